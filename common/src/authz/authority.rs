@@ -1,0 +1,116 @@
+//! Keys, policy and revocations as this process has them, kept current by the feed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+
+use super::claims::{Actor, Claims};
+use super::jwt::{JwkSet, Keys, TokenError};
+use super::policy::{Policy, domain};
+use crate::{RegionName, SessionId, UserId};
+
+pub const AUDIENCE: &str = "marquee";
+pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
+
+/// Tokens that are void before they expire. Entries are kept until no token they concern can be valid.
+#[derive(Default)]
+struct Revocations {
+    sessions: HashMap<SessionId, i64>,
+    users: HashMap<UserId, (i64, i64)>,
+}
+
+/// Why a bearer token was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the session has ended or the account has changed; sign in or refresh")]
+    Revoked,
+}
+
+pub struct Authority {
+    issuer: String,
+    keys: ArcSwap<Keys>,
+    policy: ArcSwapOption<Policy>,
+    revoked: RwLock<Revocations>,
+}
+
+impl Authority {
+    pub fn new(issuer: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self {
+            issuer: issuer.into(),
+            keys: ArcSwap::default(),
+            policy: ArcSwapOption::empty(),
+            revoked: RwLock::default(),
+        })
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    pub fn set_keys(&self, jwks: &JwkSet) {
+        self.keys.store(Arc::new(Keys::from_jwks(jwks)));
+    }
+
+    /// Older versions than the present one are ignored.
+    pub fn set_policy(&self, policy: Policy) {
+        if self.policy.load().as_ref().is_none_or(|present| present.version() <= policy.version()) {
+            self.policy.store(Some(Arc::new(policy)));
+        }
+    }
+
+    pub fn revoke_session(&self, session: SessionId, expires_at: i64) {
+        let mut revoked = self.revoked.write().expect("never poisoned");
+        revoked.sessions.insert(session, expires_at);
+        let now = Timestamp::now().as_second();
+        if revoked.sessions.len().is_multiple_of(1024) {
+            revoked.sessions.retain(|_, expires| *expires > now);
+        }
+    }
+
+    pub fn revoke_user_below(&self, user: UserId, min_version: i64, expires_at: i64) {
+        let mut revoked = self.revoked.write().expect("never poisoned");
+        let entry = revoked.users.entry(user).or_default();
+        entry.0 = entry.0.max(min_version);
+        entry.1 = entry.1.max(expires_at);
+        let now = Timestamp::now().as_second();
+        if revoked.users.len().is_multiple_of(1024) {
+            revoked.users.retain(|_, (_, expires)| *expires > now);
+        }
+    }
+
+    /// Whether it can authenticate and decide at all.
+    pub fn ready(&self) -> bool {
+        !self.keys.load().is_empty() && self.policy.load().is_some()
+    }
+
+    /// The actor that a bearer token proves.
+    pub fn authenticate(&self, token: &str) -> Result<Actor, TokenFault> {
+        let claims: Claims =
+            self.keys.load().verify(token, ACCESS_TOKEN_TYPE, &self.issuer, AUDIENCE, true)?;
+        let revoked = self.revoked.read().expect("never poisoned");
+        let session_ended = revoked.sessions.contains_key(&claims.sid);
+        let outdated = revoked.users.get(&claims.sub).is_some_and(|(min, _)| claims.ver < *min);
+        if session_ended || outdated { Err(TokenFault::Revoked) } else { Ok(Actor { claims }) }
+    }
+
+    /// Whether any of the actor's roles allows it. `region` none: a resource that belongs to no region.
+    pub fn may(&self, actor: &Actor, region: Option<&RegionName>, resource: &str, action: &str) -> bool {
+        let Some(policy) = &*self.policy.load() else { return false };
+        actor.claims.roles.iter().any(|grant| {
+            let covers = grant.region.is_none() || grant.region.as_ref() == region;
+            covers && policy.allows(&grant.role, domain(region), resource, action)
+        })
+    }
+
+    /// Whether any of the actor's roles allows it in at least one region (or everywhere).
+    pub fn may_somewhere(&self, actor: &Actor, resource: &str, action: &str) -> bool {
+        actor.claims.roles.iter().any(|grant| {
+            let Some(policy) = &*self.policy.load() else { return false };
+            policy.allows(&grant.role, domain(grant.region.as_ref()), resource, action)
+        })
+    }
+}

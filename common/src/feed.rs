@@ -1,0 +1,112 @@
+//! Following `global`'s feed: a stream that is resumed from its last position for as long as the process
+//! lives. What is done with an update is the follower's own ([`Follower::apply`]).
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::authz::jwt::JwkSet;
+use crate::authz::{Authority, Inheritance, Policy, Rule};
+use crate::proto::feed::feed_client::FeedClient;
+use crate::proto::feed::update::Update as Kind;
+use crate::proto::feed::{FollowRequest, Revocation, Update, revocation};
+
+/// A channel that notices dead peers and heals by itself.
+pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}
+
+/// What a service does with the feed.
+#[tonic::async_trait]
+pub trait Follower: Send + Sync + 'static {
+    /// Where to go on; asked at every (re)connection.
+    async fn position(&self) -> anyhow::Result<i64>;
+    /// Applies one update, durably where the service keeps it. An error breaks the stream and it is sent again.
+    async fn apply(&self, update: Update) -> anyhow::Result<()>;
+    /// The stream is up or down (with why), for readiness and the age of what is known.
+    fn connection(&self, fault: Option<String>);
+}
+
+/// Follows until `stop`. `movies`: whether the catalogue is wanted.
+pub async fn follow(
+    channel: Channel,
+    name: String,
+    movies: bool,
+    follower: impl Follower,
+    stop: CancellationToken,
+) {
+    loop {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = stream(channel.clone(), &name, movies, &follower) => ended,
+        };
+        let why = ended.err().map_or_else(|| "the stream ended".to_owned(), |e| format!("{e:#}"));
+        tracing::warn!(why, "feed interrupted");
+        follower.connection(Some(why));
+        let pause = Duration::from_millis(200 + rand::random_range(0..300));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn stream(channel: Channel, name: &str, movies: bool, follower: &impl Follower) -> anyhow::Result<()> {
+    let after = follower.position().await?;
+    let request = FollowRequest { follower: name.to_owned(), after, movies };
+    let mut updates = FeedClient::new(channel).follow(request).await?.into_inner();
+    // The server beats once a second; silence means that the connection is dead.
+    while let Some(update) = tokio::time::timeout(Duration::from_secs(5), updates.message()).await?? {
+        follower.apply(update).await?;
+        follower.connection(None);
+    }
+    Ok(())
+}
+
+/// Brings what concerns authority into `authority`; other kinds are left alone.
+pub async fn apply_to_authority(authority: &Authority, update: &Update) -> anyhow::Result<()> {
+    match &update.update {
+        Some(Kind::Policy(policy)) => authority.set_policy(to_policy(policy).await?),
+        Some(Kind::Keys(keys)) => authority.set_keys(&serde_json::from_str::<JwkSet>(&keys.jwks)?),
+        Some(Kind::Revocation(revocation)) => apply_revocation(authority, revocation)?,
+        Some(Kind::Movie(_) | Kind::Heartbeat(_)) | None => {}
+    }
+    Ok(())
+}
+
+async fn to_policy(policy: &crate::proto::feed::Policy) -> anyhow::Result<Policy> {
+    let rules: Vec<Rule> = policy
+        .rules
+        .iter()
+        .map(|r| Rule {
+            role: r.role.clone(),
+            region: r.region.clone(),
+            resource: r.resource.clone(),
+            action: r.action.clone(),
+        })
+        .collect();
+    let roles: Vec<Inheritance> = policy
+        .roles
+        .iter()
+        .map(|r| Inheritance { role: r.role.clone(), includes: r.includes.clone() })
+        .collect();
+    Policy::new(policy.version, &rules, &roles).await
+}
+
+fn apply_revocation(authority: &Authority, revocation: &Revocation) -> anyhow::Result<()> {
+    match &revocation.who {
+        Some(revocation::Who::SessionId(id)) => authority.revoke_session(id.parse()?, revocation.expires_at),
+        Some(revocation::Who::User(user)) => {
+            authority.revoke_user_below(user.user_id.parse()?, user.min_version, revocation.expires_at);
+        }
+        None => {}
+    }
+    Ok(())
+}

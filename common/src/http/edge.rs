@@ -1,0 +1,159 @@
+//! The layers around every service's routes, and the server itself.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+
+use crate::Problem;
+use crate::telemetry::Trace;
+
+/// Larger bodies are 413, unless a route says otherwise.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REGION: HeaderName = HeaderName::from_static("x-region");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The id of one request, from the edge to Postgres; an extension of every request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+/// What the layers need to know of the service.
+#[derive(Clone)]
+pub struct Edge {
+    service: &'static str,
+    /// Said in `X-Region`; none for `global`, whose answers the gateway marks.
+    region: Option<HeaderValue>,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGauge,
+}
+
+impl Edge {
+    /// Registers the HTTP metrics; call once a process.
+    pub fn new(service: &'static str, region: Option<&crate::RegionName>) -> anyhow::Result<Self> {
+        let requests = prometheus::register_int_counter_vec!(
+            "marquee_http_requests_total",
+            "Requests answered, by method, route and status.",
+            &["method", "route", "code"]
+        )?;
+        let duration = prometheus::register_histogram_vec!(
+            "marquee_http_request_duration_seconds",
+            "Time from the request's head to the answer's head.",
+            &["method", "route"],
+            vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
+        )?;
+        let in_flight = prometheus::register_int_gauge!(
+            "marquee_http_requests_in_flight",
+            "Requests being answered now."
+        )?;
+        let region = region.map(|r| HeaderValue::from_str(r.as_str())).transpose()?;
+        Ok(Self { service, region, requests, duration, in_flight })
+    }
+}
+
+/// Wraps the routes: request id, trace, log line, metrics, 404 and 405 as problems, panics as 500.
+pub fn with_edge(routes: Router, edge: Edge) -> Router {
+    routes
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such path"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path has no such method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(CatchPanicLayer::custom(|_panic| Problem::internal("a handler panicked").into_response()))
+        .layer(middleware::from_fn_with_state(edge, around))
+}
+
+async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|v| v.to_str().ok())
+        .filter(|v| (1..=128).contains(&v.len()))
+        .map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned);
+    let trace = Trace::from_header(request.headers().get(&TRACEPARENT).and_then(|v| v.to_str().ok()));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!(
+        "request",
+        service = edge.service,
+        request_id = %id,
+        trace_id = %trace.trace_id,
+        span_id = %trace.span_id,
+    );
+    request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(trace);
+
+    edge.in_flight.inc();
+    let started = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    edge.in_flight.dec();
+
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let rendered = problem.render(Some(&id));
+        // What layers inside added (limits, `Allow`) stays; the problem's own headers win.
+        let added = std::mem::take(response.headers_mut());
+        response = rendered;
+        for (name, value) in &added {
+            if !response.headers().contains_key(name) && name != http::header::CONTENT_LENGTH {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+    }
+    let elapsed = started.elapsed();
+    let code = response.status();
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    if let Some(region) = &edge.region {
+        headers.entry(REGION).or_insert_with(|| region.clone());
+    }
+    edge.requests.with_label_values(&[method.as_str(), &route, code.as_str()]).inc();
+    edge.duration.with_label_values(&[method.as_str(), &route]).observe(elapsed.as_secs_f64());
+    let _entered = span.enter();
+    let (code, millis) = (code.as_u16(), elapsed.as_secs_f64() * 1000.0);
+    if code >= 500 {
+        tracing::warn!(%method, route, code, millis, "answered");
+    } else {
+        tracing::debug!(%method, route, code, millis, "answered");
+    }
+    response
+}
+
+/// Serves until `stop`, then finishes what is under way, for at most `drain`.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    app: Router,
+    stop: CancellationToken,
+    drain: Duration,
+) -> anyhow::Result<()> {
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        result = async { server.await } => result?,
+        () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => {
+            tracing::warn!("some connections outlived the drain time");
+        }
+    }
+    Ok(())
+}
+
+/// Completes on SIGTERM or Ctrl-C.
+pub async fn stop_signal() {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("a process may listen for SIGTERM");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,23 @@
+//! The vocabulary all services share: typed ids, money, regions, actors and their claims,
+//! problem+json, configuration, telemetry, and every gRPC contract.
+//!
+//! Invariant: this crate knows no service and reaches no database. A type enters here when a second
+//! crate needs it.
+
+pub mod authz;
+pub mod config;
+pub mod feed;
+pub mod http;
+pub mod ids;
+pub mod money;
+pub mod ops;
+pub mod problem;
+pub mod proto;
+pub mod region;
+pub mod seal;
+pub mod telemetry;
+
+pub use ids::*;
+pub use money::{Currency, Money};
+pub use problem::{FieldError, Problem};
+pub use region::RegionName;

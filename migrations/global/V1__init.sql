@@ -1,0 +1,1 @@
+-- The schema of the global database: accounts, authority, catalogue, audit.
