@@ -5,6 +5,7 @@
 //! crate needs it.
 
 pub mod authz;
+pub mod catalogue;
 pub mod config;
 pub mod feed;
 pub mod http;

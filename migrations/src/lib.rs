@@ -10,6 +10,9 @@ use std::time::Duration;
 use deadpool_postgres::{Config, ManagerConfig, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::NoTls;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 mod global {
     refinery::embed_migrations!("global");
 }
