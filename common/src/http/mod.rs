@@ -3,10 +3,12 @@
 
 mod api;
 mod edge;
+mod etag;
 mod extract;
 
 pub use api::{documented, guarded, problem};
 pub use edge::{Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, serve, stop_signal, with_edge};
+pub use etag::{Conditions, tagged};
 pub use extract::{Json, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, all_fields, from_json};
 
 /// `{"items": [...], "next_cursor": "…" or null}`

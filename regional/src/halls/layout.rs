@@ -19,7 +19,18 @@ const MAX_FAULTS: usize = 20;
 
 /// What kind of seat it is; prices are set by type.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum SeatType {
@@ -34,8 +45,7 @@ pub enum SeatType {
 }
 
 impl SeatType {
-    pub const ALL: [Self; 5] =
-        [Self::Standard, Self::Premium, Self::Vip, Self::Accessible, Self::Companion];
+    pub const ALL: [Self; 5] = [Self::Standard, Self::Premium, Self::Vip, Self::Accessible, Self::Companion];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -238,8 +248,10 @@ impl Grid {
 
     fn row_types(&self, names: &[String], faults: &mut Faults) -> BTreeMap<&str, SeatType> {
         let mut types = BTreeMap::new();
-        let lists =
-            [("premium_rows", &self.premium_rows, SeatType::Premium), ("vip_rows", &self.vip_rows, SeatType::Vip)];
+        let lists = [
+            ("premium_rows", &self.premium_rows, SeatType::Premium),
+            ("vip_rows", &self.vip_rows, SeatType::Vip),
+        ];
         for (field, rows, kind) in lists {
             for (i, row) in rows.iter().enumerate() {
                 let field = format!("grid.{field}[{i}]");

@@ -76,20 +76,14 @@ fn explicit_rows_keep_the_invariant() {
     assert!(layout(vec![row("A", &[(1, Standard), (3, Vip)]), row("B2", &[(1, Premium)])]).is_ok());
     assert_eq!(fields(layout(vec![])), ["rows"]);
     assert_eq!(fields(layout(vec![row("A", &[])])), ["rows", "rows[0].seats"]);
-    assert_eq!(
-        fields(layout(vec![row("A", &[(1, Standard)]), row("A", &[(2, Standard)])])),
-        ["rows[1].row"]
-    );
+    assert_eq!(fields(layout(vec![row("A", &[(1, Standard)]), row("A", &[(2, Standard)])])), ["rows[1].row"]);
     for bad in ["", "a", "A B", "ABCDE", "Ä"] {
         assert_eq!(fields(layout(vec![row(bad, &[(1, Standard)])])), ["rows[0].row"], "{bad}");
     }
     for bad in [0, 1000, u16::MAX] {
         assert_eq!(fields(layout(vec![row("A", &[(bad, Standard)])])), ["rows[0].seats[0].number"]);
     }
-    assert_eq!(
-        fields(layout(vec![row("A", &[(1, Standard), (1, Standard)])])),
-        ["rows[0].seats[1].number"]
-    );
+    assert_eq!(fields(layout(vec![row("A", &[(1, Standard), (1, Standard)])])), ["rows[0].seats[1].number"]);
 }
 
 #[test]
@@ -127,9 +121,7 @@ fn coordinates_are_finite_and_near() {
 fn the_largest_hall_passes_and_one_seat_more_does_not() {
     let hall = |seats: u16| {
         let mut rows: Vec<LayoutRow> = (0..10)
-            .map(|r| {
-                row(&row_name(r), &(1..=500).map(|n| (n, Standard)).collect::<Vec<_>>())
-            })
+            .map(|r| row(&row_name(r), &(1..=500).map(|n| (n, Standard)).collect::<Vec<_>>()))
             .collect();
         rows.push(row("ZZ", &(1..=seats).map(|n| (n, Standard)).collect::<Vec<_>>()));
         rows.retain(|r| !r.seats.is_empty());
