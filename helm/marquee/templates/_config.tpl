@@ -1,0 +1,85 @@
+{{/*
+The services' configuration files: everything that is no secret. Strings are written as JSON, which TOML reads
+as it is; numbers go through `int`, since Helm reads them as floats.
+*/}}
+
+{{- define "marquee.config.global" -}}
+listen = "0.0.0.0:8080"
+grpc_listen = "0.0.0.0:8081"
+ops_listen = "0.0.0.0:9090"
+log_format = {{ .Values.logFormat | toJson }}
+issuer = {{ .Values.issuer | toJson }}
+regions = {{ include "marquee.regionNames" . }}
+access_token_secs = {{ int .Values.globalService.accessTokenSecs }}
+refresh_token_secs = {{ int .Values.globalService.refreshTokenSecs }}
+{{- with .Values.bootstrapAdmin }}
+{{- if .username }}
+
+[bootstrap_admin]
+username = {{ .username | toJson }}
+email = {{ .email | toJson }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "marquee.config.gateway" -}}
+region = {{ .Values.region | toJson }}
+listen = "0.0.0.0:8080"
+ops_listen = "0.0.0.0:9090"
+log_format = {{ .Values.logFormat | toJson }}
+issuer = {{ .Values.issuer | toJson }}
+global_url = {{ .Values.globalUrl | toJson }}
+global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
+registry_urls = {{ include "marquee.registryUrls" . }}
+trusted_proxies = {{ .Values.gateway.trustedProxies | toJson }}
+{{- $own := printf "http://%s:8080" (include "marquee.component" (list . "gateway")) }}
+{{- range .Values.regions }}
+
+[[regions]]
+name = {{ .name | toJson }}
+display_name = {{ .displayName | default .name | toJson }}
+gateway_url = {{ .gatewayUrl | default $own | toJson }}
+regional_url = {{ include "marquee.regionalUrl" (list $ .) | toJson }}
+{{- end }}
+{{- end -}}
+
+{{- define "marquee.config.regional" -}}
+region = {{ .Values.region | toJson }}
+regions = {{ include "marquee.regionNames" . }}
+listen = "0.0.0.0:8080"
+grpc_listen = "0.0.0.0:8081"
+ops_listen = "0.0.0.0:9090"
+log_format = {{ .Values.logFormat | toJson }}
+issuer = {{ .Values.issuer | toJson }}
+{{- range .Values.regions }}
+{{- if eq .name $.Values.region }}
+http_url = {{ include "marquee.regionalUrl" (list $ .) | toJson }}
+{{- end }}
+{{- end }}
+global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
+registry_urls = {{ include "marquee.registryUrls" . }}
+hold_secs = {{ int .Values.regional.holdSecs }}
+
+[payments]
+provider_url = {{ .Values.payments.providerUrl | toJson }}
+timeout_ms = {{ int .Values.payments.timeoutMs }}
+{{- end -}}
+
+{{- define "marquee.config.raft" -}}
+region = {{ .Values.region | toJson }}
+data_dir = "/data"
+listen = "0.0.0.0:8081"
+ops_listen = "0.0.0.0:9090"
+log_format = {{ .Values.logFormat | toJson }}
+bootstrap = {{ .Values.raft.bootstrap }}
+heartbeat_ms = {{ int .Values.raft.heartbeatMs }}
+election_min_ms = {{ int .Values.raft.electionMinMs }}
+election_max_ms = {{ int .Values.raft.electionMaxMs }}
+{{- range include "marquee.peers" . | fromJsonArray }}
+
+[[peers]]
+id = {{ int .id }}
+region = {{ .region | toJson }}
+url = {{ .url | toJson }}
+{{- end }}
+{{- end -}}
