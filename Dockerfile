@@ -1,6 +1,5 @@
 # One image for all roles: `marquee global|regional|raft|gateway --config FILE`, `marquee migrate …`.
 FROM rust:1.92-slim-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --bin marquee
