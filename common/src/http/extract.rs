@@ -19,26 +19,50 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "send JSON with `content-type: application/json`",
-            ));
-        }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let rejection = rejection.into_response();
-            match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body-too-large",
-                    "the body is larger than this call takes",
-                ),
-                _ => Problem::bad_request("body-incomplete", "the body did not arrive whole"),
-            }
-        })?;
-        from_json(&body).map(Json)
+        from_json(&json_body(request, state).await?).map(Json)
     }
+}
+
+/// A JSON array as the body; fails as [`Json`] does, with `[0].field` naming what is wrong.
+#[derive(Debug, Clone)]
+pub struct JsonList<T>(pub Vec<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonList<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = json_body(request, state).await?;
+        if body.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::invalid("body", "must be a JSON array"));
+        }
+        read_json(&body).map(Self)
+    }
+}
+
+async fn json_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "send JSON with `content-type: application/json`",
+        ));
+    }
+    whole_body(request, state).await
+}
+
+/// The body's bytes: 413 when it is larger than the route takes, 400 when it broke off.
+pub async fn whole_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        let rejection = rejection.into_response();
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the body is larger than this call takes",
+            ),
+            _ => Problem::bad_request("body-incomplete", "the body did not arrive whole"),
+        }
+    })
 }
 
 fn is_json(headers: &http::HeaderMap) -> bool {
@@ -53,6 +77,10 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::invalid("body", "must be a JSON object"));
     }
+    read_json(body)
+}
+
+fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         use serde_json::error::Category;
@@ -212,5 +240,11 @@ mod tests {
         assert_eq!(fault(r#"{"seats":[{"seat":"A1","row":"x"}]}"#), (422, "seats[0].row".into()));
         assert_eq!(fault(r#"{"seats":[{"seat":"A1","row":1,"x":1}]}"#), (422, "seats[0].x".into()));
         assert_eq!(fault(&"[".repeat(10_000)), (422, "body".into()));
+    }
+
+    #[test]
+    fn a_list_names_its_item() {
+        let problem = read_json::<Vec<Seat>>(br#"[{"seat":"A1","row":1},{"seat":"A2"}]"#).unwrap_err();
+        assert_eq!(problem.errors[0].field, "[1].row");
     }
 }

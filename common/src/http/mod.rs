@@ -9,7 +9,10 @@ mod extract;
 pub use api::{documented, guarded, problem};
 pub use edge::{Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, serve, stop_signal, with_edge};
 pub use etag::{Conditions, tagged};
-pub use extract::{Json, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, all_fields, from_json};
+pub use extract::{
+    Json, JsonList, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, all_fields, from_json,
+    whole_body,
+};
 
 /// `{"items": [...], "next_cursor": "…" or null}`
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
