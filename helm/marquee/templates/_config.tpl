@@ -33,13 +33,14 @@ global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 trusted_proxies = {{ .Values.gateway.trustedProxies | toJson }}
 {{- $own := printf "http://%s:8080" (include "marquee.component" (list . "gateway")) }}
+{{- $ownRegional := printf "http://%s:8080" (include "marquee.component" (list . "regional")) }}
 {{- range .Values.regions }}
 
 [[regions]]
 name = {{ .name | toJson }}
 display_name = {{ .displayName | default .name | toJson }}
 gateway_url = {{ .gatewayUrl | default $own | toJson }}
-regional_url = {{ include "marquee.regionalUrl" (list $ .) | toJson }}
+regional_url = {{ .regionalUrl | default $ownRegional | toJson }}
 {{- end }}
 {{- end -}}
 
@@ -51,11 +52,6 @@ grpc_listen = "0.0.0.0:8081"
 ops_listen = "0.0.0.0:9090"
 log_format = {{ .Values.logFormat | toJson }}
 issuer = {{ .Values.issuer | toJson }}
-{{- range .Values.regions }}
-{{- if eq .name $.Values.region }}
-http_url = {{ include "marquee.regionalUrl" (list $ .) | toJson }}
-{{- end }}
-{{- end }}
 global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 hold_secs = {{ int .Values.regional.holdSecs }}

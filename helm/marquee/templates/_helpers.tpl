@@ -48,7 +48,7 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- eq .Values.role "global" | ternary "global" "gateway regional raft" -}}
 {{- end -}}
 
-{{/* (list root component) → the component's own values. `global` is Helm's own word among values. */}}
+{{/* component → the key of its own values. `global` is Helm's own word among values. */}}
 {{- define "marquee.valuesKey" -}}
 {{- eq . "global" | ternary "globalService" . -}}
 {{- end -}}
@@ -84,6 +84,13 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- $secret := $values.payments.existingSecret | default (printf "%s-payments" $full) }}
 {{ include "marquee.secretEnv" (list "MARQUEE_PAYMENTS__API_KEY" $secret $values.payments.apiKeyKey) }}
 {{ include "marquee.secretEnv" (list "MARQUEE_PAYMENTS__WEBHOOK_SECRET" $secret $values.payments.webhookSecretKey) }}
+# Each process has an address of its own in the registry: a session ends when another opens at its address.
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+- name: MARQUEE_HTTP_URL
+  value: {{ $values.regional.processUrl | quote }}
 {{- end }}
 {{- if and (eq $component "global") $values.bootstrapAdmin.username }}
 {{- $secret := $values.bootstrapAdmin.existingSecret | default (printf "%s-admin" $full) }}
@@ -122,12 +129,6 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- if eq .region $.Values.region -}}{{- $near = append $near .url -}}{{- else -}}{{- $far = append $far .url -}}{{- end -}}
 {{- end -}}
 {{- concat $near $far | toJson -}}
-{{- end -}}
-
-{{/* (list root region) → how gateways reach that region's regional service */}}
-{{- define "marquee.regionalUrl" -}}
-{{- $own := printf "http://%s:8080" (include "marquee.component" (list (index . 0) "regional")) -}}
-{{- (index . 1).regionalUrl | default $own -}}
 {{- end -}}
 
 {{- define "marquee.regionNames" -}}
