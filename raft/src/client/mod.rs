@@ -1,0 +1,194 @@
+//! For those who use the registry: commands and reads at whichever voter answers, and a local copy of it
+//! all that follows the changes.
+//!
+//! Every command may be repeated, and is, until its deadline; so an error says that the outcome is not
+//! known, or that the registry refused.
+
+mod follow;
+mod view;
+
+pub use view::RegistryView;
+
+pub use crate::state::{RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::proto::registry as proto;
+use common::proto::registry::registry_client::RegistryClient as GrpcClient;
+use common::{RegionName, ShowId};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// Longer than an election takes, so that a caller does not notice one.
+const CALL_DEADLINE: Duration = Duration::from_secs(6);
+const ATTEMPT_DEADLINE: Duration = Duration::from_millis(2500);
+/// Between two rounds over all voters.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Nothing is known to have happened, or it is unknown: repeat it, commands are idempotent.
+    #[error("the registry is not available: {0}")]
+    Unavailable(String),
+    /// Repeating it would be refused again.
+    #[error("the registry refuses: {0}")]
+    Refused(String),
+}
+
+struct Voters {
+    clients: Vec<GrpcClient<Channel>>,
+    /// The voter that answered last.
+    preferred: AtomicUsize,
+}
+
+/// Cheap to clone; all clones share the connections.
+#[derive(Clone)]
+pub struct RegistryClient(Arc<Voters>);
+
+impl RegistryClient {
+    /// `urls`: each voter's. Connects when first used; must be called within a tokio runtime.
+    pub fn new(urls: &[String]) -> anyhow::Result<Self> {
+        anyhow::ensure!(!urls.is_empty(), "the registry needs at least one URL");
+        let client = |url: &String| Ok(GrpcClient::new(common::feed::channel(url)?));
+        let clients = urls.iter().map(client).collect::<anyhow::Result<_>>()?;
+        Ok(Self(Arc::new(Voters { clients, preferred: AtomicUsize::new(0) })))
+    }
+
+    /// Draws the number of a new session, and closes older ones of the same `http_url`.
+    pub async fn open_session(
+        &self,
+        region: &RegionName,
+        http_url: &str,
+        grpc_url: &str,
+        ticket_keys: Vec<proto::TicketKey>,
+    ) -> Result<u64, RegistryError> {
+        let request = proto::OpenSessionRequest {
+            region: region.to_string(),
+            http_url: http_url.to_owned(),
+            grpc_url: grpc_url.to_owned(),
+            ticket_keys,
+            // One for all repeats of this call: a late one must not open a second session.
+            attempt: format!("{:032x}", rand::random::<u128>()),
+        };
+        let reply = self
+            .call(|mut voter| {
+                let request = request.clone();
+                async move { voter.open_session(request).await }
+            })
+            .await;
+        Ok(reply.map_err(Failed::into_error)?.no)
+    }
+
+    /// Registers a show with `home` as its first owner; a repeat answers the present record.
+    pub async fn create_show(&self, id: ShowId, home: &RegionName) -> Result<ShowRecord, RegistryError> {
+        let request = proto::CreateShowRequest {
+            show_id: id.to_string(),
+            home: home.to_string(),
+            replicas: Vec::new(),
+        };
+        let reply = self
+            .call(|mut voter| {
+                let request = request.clone();
+                async move { voter.create_show(request).await }
+            })
+            .await;
+        to_record(reply.map_err(Failed::into_error)?)
+    }
+
+    /// Linearizable: answers no state older than the call.
+    pub async fn get_show(&self, id: ShowId) -> Result<Option<ShowRecord>, RegistryError> {
+        let request = proto::GetShowRequest { show_id: id.to_string() };
+        let reply = self
+            .call(|mut voter| {
+                let request = request.clone();
+                async move { voter.get_show(request).await }
+            })
+            .await;
+        match reply {
+            Ok(show) => to_record(show).map(Some),
+            Err(Failed::Answered(status)) if status.code() == Code::NotFound => Ok(None),
+            Err(failed) => Err(failed.into_error()),
+        }
+    }
+
+    /// How one voter, whichever answers, sees the group.
+    pub async fn status(&self) -> Result<proto::StatusReply, RegistryError> {
+        let reply = self.call(|mut voter| async move { voter.status(proto::StatusRequest {}).await }).await;
+        reply.map_err(Failed::into_error)
+    }
+
+    /// Spawns a follower that keeps the view up to date, reconnecting for ever, until `stop`.
+    pub fn watch(&self, stop: CancellationToken) -> RegistryView {
+        let view = RegistryView::default();
+        let (voters, fed) = (self.0.clients.clone(), view.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow::follow(&voters, &fed) => {}
+            }
+        });
+        view
+    }
+
+    /// Tries voter after voter, beginning with the one that answered last, until one answers or the
+    /// deadline has passed.
+    async fn call<T, F>(&self, send: impl Fn(GrpcClient<Channel>) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let voters = &self.0.clients;
+        let first = self.0.preferred.load(Ordering::Relaxed);
+        let mut last = String::new();
+        for attempt in 0.. {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let voter = (first + attempt) % voters.len();
+            match timeout(left.min(ATTEMPT_DEADLINE), send(voters[voter].clone())).await {
+                Ok(Ok(reply)) => {
+                    self.0.preferred.store(voter, Ordering::Relaxed);
+                    return Ok(reply.into_inner());
+                }
+                Ok(Err(status)) if is_final(status.code()) => return Err(Failed::Answered(status)),
+                Ok(Err(status)) => last = status.message().to_owned(),
+                Err(_) => last = "no answer in time".to_owned(),
+            }
+            if (attempt + 1) % voters.len() == 0 {
+                let jitter = Duration::from_millis(rand::random_range(0..100));
+                sleep((ROUND_PAUSE + jitter).min(deadline.saturating_duration_since(Instant::now()))).await;
+            }
+        }
+        Err(Failed::NoAnswer(last))
+    }
+}
+
+/// Why no voter gave a reply.
+enum Failed {
+    Answered(Status),
+    NoAnswer(String),
+}
+
+impl Failed {
+    fn into_error(self) -> RegistryError {
+        match self {
+            Self::Answered(status) => RegistryError::Refused(status.message().to_owned()),
+            Self::NoAnswer(why) => RegistryError::Unavailable(why),
+        }
+    }
+}
+
+/// The registry has decided; another voter would say the same.
+fn is_final(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::Unimplemented)
+}
+
+fn to_record(show: proto::Show) -> Result<ShowRecord, RegistryError> {
+    show.try_into().map_err(|e| RegistryError::Unavailable(format!("an unreadable answer: {e}")))
+}

@@ -1,0 +1,149 @@
+//! The registry's state machine: regions, sessions, shows.
+//!
+//! Invariant: [`Registry::apply`] is a pure function of the state, the log index and the command. It
+//! knows no clock, no chance and no configuration, so that every voter that applies the same log holds
+//! the same state. Storage, raft and gRPC are elsewhere.
+
+mod command;
+mod record;
+mod shows;
+mod snapshot;
+
+pub use command::{Answer, Command, Format, OpenSession, Proposal};
+pub use record::{Change, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
+pub use shows::{ShowTable, TooManyRegions};
+pub use snapshot::BadSnapshot;
+
+use std::collections::BTreeMap;
+
+use common::{RegionName, ShowId};
+
+/// An open session, and the attempt that opened it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Session {
+    #[serde(flatten)]
+    record: SessionRecord,
+    /// Drawn by the opener; a repeat of the same attempt is answered with the same number.
+    attempt: String,
+}
+
+/// All the registry knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registry {
+    regions: BTreeMap<RegionName, RegionRecord>,
+    sessions: BTreeMap<u64, Session>,
+    /// The highest session number ever drawn; sessions that closed keep theirs for ever.
+    last_session: u64,
+    shows: ShowTable,
+}
+
+impl Registry {
+    /// Applies the command of log entry `index`. What changed is added to `changes`, in order; a refused
+    /// command changes nothing.
+    pub fn apply(&mut self, index: u64, command: &Command, changes: &mut Vec<Change>) -> Answer {
+        match command {
+            Command::OpenSession(open) => self.open_session(index, open, changes),
+            Command::CreateShow { id, home, replicas } => self.create_show(*id, home, replicas, changes),
+            Command::Batch(commands) => {
+                Answer::Batch(commands.iter().map(|c| self.apply(index, c, changes)).collect())
+            }
+        }
+    }
+
+    fn open_session(&mut self, index: u64, open: &OpenSession, changes: &mut Vec<Change>) -> Answer {
+        let same_url = |s: &&Session| s.record.http_url == open.http_url;
+        if let Some(held) = self.sessions.values().find(|s| same_url(s) && s.attempt == open.attempt) {
+            return Answer::Session { no: held.record.no };
+        }
+        let known = self.regions.get(&open.region);
+        let mut region = known.cloned().unwrap_or_else(|| RegionRecord::up(open.region.clone()));
+        for key in &open.ticket_keys {
+            match region.ticket_keys.iter().find(|k| k.kid == key.kid) {
+                None => region.ticket_keys.push(key.clone()),
+                Some(held) if held == key => {}
+                Some(_) => {
+                    return Answer::refused(format!("the ticket key `{}` is already another", key.kid));
+                }
+            }
+        }
+        if known != Some(&region) {
+            changes.push(Change::Region(region.clone()));
+            self.regions.insert(open.region.clone(), region);
+        }
+
+        let older: Vec<u64> = self.sessions.values().filter(same_url).map(|s| s.record.no).collect();
+        for no in older {
+            self.sessions.remove(&no);
+            changes.push(Change::SessionClosed(no));
+        }
+
+        // From the log index, so that it grows with the log; several sessions of one batch share an index.
+        let no = index.max(self.last_session + 1);
+        self.last_session = no;
+        let record = SessionRecord {
+            no,
+            region: open.region.clone(),
+            http_url: open.http_url.clone(),
+            grpc_url: open.grpc_url.clone(),
+        };
+        changes.push(Change::Session(record.clone()));
+        self.sessions.insert(no, Session { record, attempt: open.attempt.clone() });
+        Answer::Session { no }
+    }
+
+    fn create_show(
+        &mut self,
+        id: ShowId,
+        home: &RegionName,
+        replicas: &[RegionName],
+        changes: &mut Vec<Change>,
+    ) -> Answer {
+        if let Some(present) = self.shows.get(id) {
+            return Answer::Show(present);
+        }
+        if !replicas.contains(home) {
+            return Answer::refused(format!("the home region `{home}` is not among the show's replicas"));
+        }
+        let record = ShowRecord {
+            id,
+            home: home.clone(),
+            owner: home.clone(),
+            epoch: 1,
+            replicas: replicas.to_vec(),
+            prior: Vec::new(),
+        };
+        if let Err(error) = self.shows.put(&record) {
+            return Answer::refused(error.to_string());
+        }
+        changes.push(Change::Show(record.clone()));
+        Answer::Show(record)
+    }
+
+    pub fn show(&self, id: ShowId) -> Option<ShowRecord> {
+        self.shows.get(id)
+    }
+
+    /// Up to `limit` shows with ids after `after`, in the order of their ids.
+    pub fn shows_after(&self, after: Option<ShowId>, limit: usize) -> Vec<ShowRecord> {
+        self.shows.page_after(after, limit)
+    }
+
+    pub fn show_count(&self) -> usize {
+        self.shows.len()
+    }
+
+    pub fn regions(&self) -> impl Iterator<Item = &RegionRecord> {
+        self.regions.values()
+    }
+
+    pub fn knows_region(&self, name: &RegionName) -> bool {
+        self.regions.contains_key(name)
+    }
+
+    pub fn sessions(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.sessions.values().map(|s| &s.record)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! The map of shows, small enough for a million of them in every process that watches.
+//!
+//! A row is 32 bytes: the show's UUID, its epoch, and indices into the tables of region names and of
+//! region sets, of which there are few. The order of the rows is that of the ids, on every voter.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use common::{RegionName, ShowId};
+use uuid::Uuid;
+
+use super::record::ShowRecord;
+
+/// The indices are a byte and two bytes wide, and full.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry holds at most 255 regions and 65535 different sets of replicas")]
+pub struct TooManyRegions;
+
+/// The index of the empty set of regions, which needs no entry.
+const NO_REGIONS: u16 = u16::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub epoch: u64,
+    pub home: u8,
+    pub owner: u8,
+    pub replicas: u16,
+    pub prior: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShowTable {
+    pub(super) names: Vec<RegionName>,
+    pub(super) sets: Vec<Vec<u8>>,
+    pub(super) rows: BTreeMap<[u8; 16], Row>,
+}
+
+impl ShowTable {
+    pub fn get(&self, id: ShowId) -> Option<ShowRecord> {
+        self.rows.get(id.0.as_bytes()).map(|row| self.record(id, *row))
+    }
+
+    pub fn epoch(&self, id: ShowId) -> Option<u64> {
+        self.rows.get(id.0.as_bytes()).map(|row| row.epoch)
+    }
+
+    /// Inserts or replaces.
+    pub fn put(&mut self, show: &ShowRecord) -> Result<(), TooManyRegions> {
+        let row = Row {
+            epoch: show.epoch,
+            home: self.name_index(&show.home)?,
+            owner: self.name_index(&show.owner)?,
+            replicas: self.set_index(&show.replicas)?,
+            prior: self.set_index(&show.prior)?,
+        };
+        self.rows.insert(*show.id.0.as_bytes(), row);
+        Ok(())
+    }
+
+    pub fn page_after(&self, after: Option<ShowId>, limit: usize) -> Vec<ShowRecord> {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(*id.0.as_bytes()));
+        let page = self.rows.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(id, row)| self.record(ShowId(Uuid::from_bytes(*id)), *row)).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn record(&self, id: ShowId, row: Row) -> ShowRecord {
+        ShowRecord {
+            id,
+            home: self.name(row.home),
+            owner: self.name(row.owner),
+            epoch: row.epoch,
+            replicas: self.set(row.replicas),
+            prior: self.set(row.prior),
+        }
+    }
+
+    fn name(&self, index: u8) -> RegionName {
+        self.names[usize::from(index)].clone()
+    }
+
+    fn set(&self, index: u16) -> Vec<RegionName> {
+        if index == NO_REGIONS {
+            return Vec::new();
+        }
+        self.sets[usize::from(index)].iter().map(|name| self.name(*name)).collect()
+    }
+
+    fn name_index(&mut self, name: &RegionName) -> Result<u8, TooManyRegions> {
+        if let Some(index) = self.names.iter().position(|n| n == name) {
+            return u8::try_from(index).map_err(|_| TooManyRegions);
+        }
+        let index = u8::try_from(self.names.len()).ok().filter(|i| *i < u8::MAX).ok_or(TooManyRegions)?;
+        self.names.push(name.clone());
+        Ok(index)
+    }
+
+    fn set_index(&mut self, regions: &[RegionName]) -> Result<u16, TooManyRegions> {
+        if regions.is_empty() {
+            return Ok(NO_REGIONS);
+        }
+        let set = regions.iter().map(|r| self.name_index(r)).collect::<Result<Vec<u8>, _>>()?;
+        if let Some(index) = self.sets.iter().position(|s| *s == set) {
+            return u16::try_from(index).map_err(|_| TooManyRegions);
+        }
+        let index = u16::try_from(self.sets.len()).ok().filter(|i| *i < NO_REGIONS).ok_or(TooManyRegions)?;
+        self.sets.push(set);
+        Ok(index)
+    }
+
+    /// Whether every index that a row holds stands for something.
+    pub(super) fn is_consistent(&self, row: Row) -> bool {
+        let name = |index: u8| usize::from(index) < self.names.len();
+        let set = |index: u16| index == NO_REGIONS || usize::from(index) < self.sets.len();
+        name(row.home) && name(row.owner) && set(row.replicas) && set(row.prior)
+    }
+}

@@ -1,0 +1,184 @@
+//! The state machine alone: numbers, repeats, refusals, and its bytes.
+
+use super::*;
+
+fn region(name: &str) -> RegionName {
+    name.parse().unwrap()
+}
+
+fn all() -> Vec<RegionName> {
+    ["ap", "eu", "us"].map(region).to_vec()
+}
+
+fn open(name: &str, url: &str, attempt: &str) -> Command {
+    Command::OpenSession(OpenSession {
+        region: region(name),
+        http_url: url.into(),
+        grpc_url: String::new(),
+        ticket_keys: vec![key("k1", 1)],
+        attempt: attempt.into(),
+    })
+}
+
+fn key(kid: &str, byte: u8) -> TicketKey {
+    TicketKey { kid: kid.into(), public_key: [byte; 32] }
+}
+
+fn create(id: ShowId, home: &str) -> Command {
+    Command::CreateShow { id, home: region(home), replicas: all() }
+}
+
+fn apply(registry: &mut Registry, index: u64, command: &Command) -> (Answer, Vec<Change>) {
+    let mut changes = Vec::new();
+    let answer = registry.apply(index, command, &mut changes);
+    (answer, changes)
+}
+
+fn session_no(answer: &Answer) -> u64 {
+    match answer {
+        Answer::Session { no } => *no,
+        other => panic!("not a session: {other:?}"),
+    }
+}
+
+#[test]
+fn session_numbers_only_grow_and_are_never_used_twice() {
+    let mut registry = Registry::default();
+    let mut seen = Vec::new();
+    let batch =
+        Command::Batch((0..5).map(|i| open("eu", &format!("http://eu-{i}"), &format!("a{i}"))).collect());
+    let (Answer::Batch(answers), _) = apply(&mut registry, 1, &batch) else { panic!("a batch") };
+    seen.extend(answers.iter().map(session_no));
+    for index in 2..20 {
+        let (answer, _) = apply(&mut registry, index, &open("us", "http://us-0", &format!("b{index}")));
+        seen.push(session_no(&answer));
+    }
+    assert!(seen[0] > 0 && seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+    assert_eq!(registry.sessions().count(), 6);
+}
+
+#[test]
+fn a_new_session_closes_the_older_one_of_its_url_and_a_repeat_does_not() {
+    let mut registry = Registry::default();
+    let (first, changes) = apply(&mut registry, 5, &open("eu", "http://eu-0", "a"));
+    let first = session_no(&first);
+    assert!(matches!(&changes[0], Change::Region(r) if r.state == RegionState::Up && r.name == region("eu")));
+    assert!(matches!(&changes[1], Change::Session(s) if s.no == first));
+
+    let (again, changes) = apply(&mut registry, 6, &open("eu", "http://eu-0", "a"));
+    assert_eq!((session_no(&again), changes), (first, vec![]));
+
+    apply(&mut registry, 7, &open("eu", "http://eu-1", "b"));
+    let (second, changes) = apply(&mut registry, 8, &open("eu", "http://eu-0", "c"));
+    assert!(session_no(&second) > first);
+    assert_eq!(changes[0], Change::SessionClosed(first));
+    let open_now: Vec<_> = registry.sessions().map(|s| s.http_url.as_str()).collect();
+    assert_eq!(open_now, ["http://eu-1", "http://eu-0"]);
+}
+
+#[test]
+fn ticket_keys_are_kept_for_ever_and_never_replaced() {
+    let mut registry = Registry::default();
+    let with = |attempt: &str, keys: Vec<TicketKey>| {
+        Command::OpenSession(OpenSession {
+            region: region("eu"),
+            http_url: "http://eu".into(),
+            grpc_url: String::new(),
+            ticket_keys: keys,
+            attempt: attempt.into(),
+        })
+    };
+    apply(&mut registry, 1, &with("a", vec![key("k1", 1)]));
+    apply(&mut registry, 2, &with("b", vec![key("k2", 2)]));
+    let before = registry.clone();
+    let (answer, changes) = apply(&mut registry, 3, &with("c", vec![key("k3", 3), key("k1", 9)]));
+    assert!(matches!(answer, Answer::Refused { .. }));
+    assert_eq!((&registry, changes.len()), (&before, 0), "a refusal changes nothing");
+    let keys = &registry.regions().next().unwrap().ticket_keys;
+    assert_eq!(*keys, vec![key("k1", 1), key("k2", 2)]);
+}
+
+#[test]
+fn a_show_is_created_once() {
+    let mut registry = Registry::default();
+    let id = ShowId::new(&region("eu"));
+    let (answer, changes) = apply(&mut registry, 1, &create(id, "eu"));
+    let Answer::Show(record) = answer else { panic!("{answer:?}") };
+    assert_eq!((record.owner.as_str(), record.epoch, record.replicas.len()), ("eu", 1, 3));
+    assert_eq!(changes, vec![Change::Show(record.clone())]);
+
+    let (answer, changes) = apply(&mut registry, 2, &create(id, "us"));
+    assert_eq!((answer, changes), (Answer::Show(record.clone()), vec![]));
+    assert_eq!(registry.show(id), Some(record));
+
+    let stranger = create(ShowId::new(&region("eu")), "mars");
+    assert!(matches!(apply(&mut registry, 3, &stranger).0, Answer::Refused { .. }));
+    assert_eq!(registry.show_count(), 1);
+}
+
+#[test]
+fn bytes_carry_everything_and_damage_is_noticed() {
+    let mut registry = Registry::default();
+    apply(&mut registry, 1, &open("eu", "http://eu", "a"));
+    for index in 2..500 {
+        apply(&mut registry, index, &create(ShowId::new(&region("us")), "us"));
+    }
+    let mut moved = registry.shows_after(None, 1).remove(0);
+    (moved.owner, moved.epoch, moved.prior) = (region("ap"), 7, vec![region("eu"), region("us")]);
+    registry.shows.put(&moved).unwrap();
+
+    let bytes = registry.to_bytes();
+    assert_eq!(Registry::from_bytes(&bytes).unwrap(), registry);
+    assert_eq!(Registry::from_bytes(&Registry::default().to_bytes()).unwrap(), Registry::default());
+    for cut in [0, 3, 9, bytes.len() / 2, bytes.len() - 1] {
+        assert!(Registry::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(Registry::from_bytes(&longer).is_err());
+    let mut wrong = bytes;
+    let home = wrong.len() - 6;
+    wrong[home] = 200;
+    assert!(Registry::from_bytes(&wrong).is_err(), "a region that is not in the table");
+}
+
+#[test]
+fn pages_cover_every_show_once() {
+    let mut registry = Registry::default();
+    for index in 1..=1000 {
+        apply(&mut registry, index, &create(ShowId::new(&region("eu")), "eu"));
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = registry.shows_after(after, 64);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen.extend(page.into_iter().map(|s| s.id));
+    }
+    assert_eq!(seen.len(), 1000);
+    assert!(seen.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn an_entry_of_an_unknown_format_is_refused_not_skipped() {
+    let proposal = Proposal::new(create(ShowId::new(&region("eu")), "eu"));
+    let text = serde_json::to_string(&proposal).unwrap();
+    assert_eq!(serde_json::from_str::<Proposal>(&text).unwrap(), proposal);
+    assert!(serde_json::from_str::<Proposal>(&text.replace("\"v\":1", "\"v\":2")).is_err());
+    assert!(serde_json::from_str::<Proposal>(&text.replace("create_show", "sink_show")).is_err());
+}
+
+#[test]
+fn the_tables_of_names_are_bounded() {
+    let mut table = ShowTable::default();
+    let put = |table: &mut ShowTable, n: usize| {
+        let name = region(&format!("r{n}"));
+        let (id, owner) = (ShowId::new(&name), name.clone());
+        table.put(&ShowRecord { id, home: name, owner, epoch: 1, replicas: vec![], prior: vec![] })
+    };
+    for n in 0..255 {
+        put(&mut table, n).unwrap();
+    }
+    assert!(put(&mut table, 255).is_err());
+    assert!(put(&mut table, 7).is_ok(), "a known region still has its place");
+}
