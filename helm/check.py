@@ -2,7 +2,8 @@
 
 For every ci/ values file: lint, render, the API schemas of several Kubernetes versions, the house rules
 (`rules.py`), and the settings files against the services' own Config structs. Then what must be refused: broken
-values by the chart, broken manifests by the house rules, so that no check passes by being blind.
+values by the chart, broken manifests by the house rules, so that no check passes by being blind. At the end, that
+the documentation names every value and setting.
 """
 
 import copy
@@ -157,6 +158,11 @@ def main(binaries):
     explained = (CHART / "README.md").read_text()
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     check("README.md names every value", [f"not `{key}`" for key in values if f"`{key}`" not in explained])
+
+    operations = (HERE.parent / "docs" / "operations.md").read_text()
+    for service in ("global", "regional", "raft", "gateway"):
+        unnamed = sorted(f for f in config_fields(service) if not re.search(rf"\b{f}\b", operations))
+        check(f"docs/operations.md names every setting of {service}", [f"not `{f}`" for f in unnamed])
 
     print(f"helm: {passed} passed, {failed} failed")
     return 1 if failed else 0
