@@ -45,6 +45,7 @@ pub fn region(name: &str) -> RegionName {
 /// The region `eu` of `eu` and `us`.
 pub struct TestRegion {
     pub app: App,
+    pub document: utoipa::openapi::OpenApi,
     router: axum::Router,
     key: SigningKey,
     _database: Database,
@@ -104,8 +105,8 @@ impl TestRegion {
             [crate::movies::PERMISSIONS, crate::cinemas::PERMISSIONS, crate::halls::PERMISSIONS].concat();
         let permissions = Permissions::new(Some(region("eu")), app.regions().to_vec(), &permissions);
         let routes = crate::movies::routes().merge(crate::cinemas::routes()).merge(crate::halls::routes());
-        let (router, _) = common::http::guarded(routes, authority, permissions).unwrap();
-        Self { router: router.with_state(app.clone()), app, key, _database: database }
+        let (router, document) = common::http::guarded(routes, authority, permissions).unwrap();
+        Self { router: router.with_state(app.clone()), document, app, key, _database: database }
     }
 
     /// A token of a manager of `home`.
@@ -250,6 +251,10 @@ impl Feed for FeedService {
             let mut sent = 0;
             loop {
                 let published = state.published.notified();
+                // What is published after a cut is for the next stream.
+                if cut.is_cancelled() {
+                    return;
+                }
                 let updates = state.updates.lock().unwrap()[sent..].to_vec();
                 sent += updates.len();
                 for update in updates {

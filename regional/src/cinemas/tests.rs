@@ -180,3 +180,28 @@ async fn a_bad_cinema_is_refused_whole() {
     }
     assert!(test.get("/v1/cinemas").await.column("name").is_empty());
 }
+
+#[tokio::test]
+async fn the_document_names_no_schema_that_it_does_not_hold() {
+    fn names(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|inner| names(inner, found));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| names(inner, found)),
+            _ => {}
+        }
+    }
+    let document = serde_json::to_value(&TestRegion::start(None).await.document).unwrap();
+    let mut found = Vec::new();
+    names(&document, &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for name in found {
+        assert!(document.pointer(name.trim_start_matches('#')).is_some(), "{name}");
+    }
+    let sorts = &document["paths"]["/v1/movies"]["get"]["parameters"];
+    let sort = sorts.as_array().unwrap().iter().find(|p| p["name"] == "sort").unwrap();
+    assert_eq!(sort["required"], false);
+    assert!(sort["schema"].to_string().contains("-release_date"), "{sort}");
+}
