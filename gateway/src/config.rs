@@ -1,0 +1,215 @@
+//! The gateway's configuration; see `common::config` for where its values come from.
+
+use common::RegionName;
+use common::config::{Secret, check};
+use common::telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Network;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The region in which this gateway stands; one of `regions`.
+    pub region: RegionName,
+    pub listen: String,
+    pub ops_listen: String,
+    pub regions: Vec<RegionConfig>,
+    pub global_url: String,
+    pub global_grpc_url: String,
+    /// All voters of the ownership registry; any one of them will do.
+    pub registry_urls: Vec<String>,
+    pub redis_url: Secret,
+    /// Who signs access tokens.
+    pub issuer: String,
+    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    pub limits: Limits,
+    pub upstream: Upstream,
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionConfig {
+    pub name: RegionName,
+    pub display_name: String,
+    /// Where clients reach the region's gateway; told to them, not used here.
+    pub gateway_url: String,
+    pub regional_url: String,
+}
+
+/// A bucket that refills with `per_sec` requests and holds at most `burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub per_sec: u32,
+    pub burst: u32,
+}
+
+/// Who is known by a token is counted alone; everyone else by address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Calls that prove or make an account; always by address.
+    pub auth_per_address: Rate,
+    pub write_per_user: Rate,
+    pub write_per_address: Rate,
+    pub read_per_user: Rate,
+    pub read_per_address: Rate,
+    /// A Redis slower than this is treated as gone.
+    pub redis_timeout_ms: u64,
+}
+
+/// How long and how often the services behind are tried.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    pub connect_timeout_ms: u64,
+    /// From the request's head to the answer's head, retries and re-routes included.
+    pub deadline_ms: u64,
+    /// The same for uploads, whose bodies are streamed.
+    pub upload_deadline_ms: u64,
+    /// What one region may take in a list of all regions.
+    pub region_deadline_ms: u64,
+    /// Attempts at one region before the client is told.
+    pub max_tries: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            region: "local".parse().expect("a valid name"),
+            listen: "127.0.0.1:8080".into(),
+            ops_listen: "127.0.0.1:9080".into(),
+            regions: Vec::new(),
+            global_url: String::new(),
+            global_grpc_url: String::new(),
+            registry_urls: Vec::new(),
+            redis_url: Secret::default(),
+            issuer: "marquee".into(),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+            upstream: Upstream::default(),
+            log_format: LogFormat::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let rate = |per_sec, burst| Rate { per_sec, burst };
+        Self {
+            auth_per_address: rate(20, 100),
+            write_per_user: rate(50, 200),
+            write_per_address: rate(500, 1000),
+            read_per_user: rate(200, 400),
+            read_per_address: rate(2000, 4000),
+            redis_timeout_ms: 50,
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 1_000,
+            deadline_ms: 10_000,
+            upload_deadline_ms: 300_000,
+            region_deadline_ms: 2_000,
+            max_tries: 4,
+        }
+    }
+}
+
+impl common::config::Config for Config {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        check::socket(&mut problems, "listen", &self.listen);
+        check::socket(&mut problems, "ops_listen", &self.ops_listen);
+        check::url(&mut problems, "global_url", &self.global_url);
+        check::url(&mut problems, "global_grpc_url", &self.global_grpc_url);
+        if self.registry_urls.is_empty() {
+            problems.push("`registry_urls` is required".into());
+        }
+        for (i, url) in self.registry_urls.iter().enumerate() {
+            check::url(&mut problems, &format!("registry_urls[{i}]"), url);
+        }
+        if redis::Client::open(self.redis_url.reveal()).is_err() {
+            problems.push("`redis_url` must be a URL such as redis://host:port".into());
+        }
+        check::required(&mut problems, "issuer", &self.issuer);
+        self.check_regions(&mut problems);
+        for (i, text) in self.trusted_proxies.iter().enumerate() {
+            if text.parse::<Network>().is_err() {
+                problems.push(format!("`trusted_proxies[{i}]` must be an address or a network"));
+            }
+        }
+        self.limits.check(&mut problems);
+        let upstream = &self.upstream;
+        for (field, value) in [
+            ("connect_timeout_ms", upstream.connect_timeout_ms),
+            ("deadline_ms", upstream.deadline_ms),
+            ("upload_deadline_ms", upstream.upload_deadline_ms),
+            ("region_deadline_ms", upstream.region_deadline_ms),
+            ("max_tries", upstream.max_tries.into()),
+        ] {
+            if value == 0 {
+                problems.push(format!("`upstream.{field}` must be at least 1"));
+            }
+        }
+        problems
+    }
+}
+
+impl Config {
+    fn check_regions(&self, problems: &mut Vec<String>) {
+        for (i, region) in self.regions.iter().enumerate() {
+            check::url(problems, &format!("regions[{i}].gateway_url"), &region.gateway_url);
+            check::url(problems, &format!("regions[{i}].regional_url"), &region.regional_url);
+        }
+        let names: Vec<RegionName> = self.regions.iter().map(|r| r.name.clone()).collect();
+        if !names.contains(&self.region) {
+            problems.push(format!("`regions` must name this gateway's own region, `{}`", self.region));
+        }
+        if let Err(why) = common::region::check_distinct_tags(&names) {
+            problems.push(format!("`regions`: {why}"));
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, problems: &mut Vec<String>) {
+        for (field, rate) in [
+            ("auth_per_address", self.auth_per_address),
+            ("write_per_user", self.write_per_user),
+            ("write_per_address", self.write_per_address),
+            ("read_per_user", self.read_per_user),
+            ("read_per_address", self.read_per_address),
+        ] {
+            // Above a million a second the interval between two requests is no whole microsecond.
+            if !(1..=1_000_000).contains(&rate.per_sec) || rate.burst == 0 {
+                problems
+                    .push(format!("`limits.{field}` needs 1 to 1000000 per_sec and a burst of at least 1"));
+            }
+        }
+        if self.redis_timeout_ms == 0 {
+            problems.push("`limits.redis_timeout_ms` must be at least 1".into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::config::Config as _;
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let problems =
+            Config { trusted_proxies: vec!["here".into()], ..Config::default() }.problems().join("\n");
+        for field in ["global_url", "registry_urls", "redis_url", "regions", "trusted_proxies[0]"] {
+            assert!(problems.contains(&format!("`{field}`")), "{field}: {problems}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Who is calling, for limits and logs only: an address always, a user where the token is good. A bad
+//! token is the concern of the service it is shown to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use common::UserId;
+use common::authz::Authority;
+use common::feed::{Follower, apply_to_authority};
+use common::ops::Dependency;
+use common::proto::feed::Update;
+use http::{HeaderMap, header};
+
+use crate::address::{Network, Origin, origin};
+use crate::metrics::Metrics;
+
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub origin: Origin,
+    pub user: Option<UserId>,
+}
+
+impl Caller {
+    pub fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network], authority: &Authority) -> Self {
+        let user = bearer(headers).and_then(|token| authority.authenticate(token).ok()).map(|a| a.user());
+        Self { origin: origin(peer, headers, trusted), user }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Keeps the authority current from the feed, in memory.
+pub struct InMemory {
+    authority: Arc<Authority>,
+    position: AtomicI64,
+    seen: Dependency,
+    metrics: Metrics,
+}
+
+impl InMemory {
+    pub fn new(authority: Arc<Authority>, seen: Dependency, metrics: Metrics) -> Self {
+        Self { authority, position: AtomicI64::new(0), seen, metrics }
+    }
+}
+
+#[tonic::async_trait]
+impl Follower for InMemory {
+    async fn position(&self) -> anyhow::Result<i64> {
+        Ok(self.position.load(Ordering::Relaxed))
+    }
+
+    async fn apply(&self, update: Update) -> anyhow::Result<()> {
+        apply_to_authority(&self.authority, &update).await?;
+        self.position.fetch_max(update.position, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn connection(&self, fault: Option<String>) {
+        self.metrics.feed_up.set(fault.is_none().into());
+        // Once seen it stays up: the gateway works without it, and so do the regions behind.
+        if self.authority.ready() {
+            self.seen.up();
+        }
+    }
+}

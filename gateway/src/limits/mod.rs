@@ -1,0 +1,131 @@
+//! How much one caller may ask: by user where a token proves one, else by address; apart for signing in,
+//! writing and reading. A request never fails because the counting does.
+
+mod local;
+mod shared;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use common::Problem;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::address::limit_key;
+use crate::app::App;
+use crate::config::{Limits, Rate};
+use crate::identity::Caller;
+use crate::metrics::Metrics;
+use crate::routes::{Class, class};
+use local::Local;
+use shared::Shared;
+
+// draft-ietf-httpapi-ratelimit-headers
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// What a bucket says to one more request.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    pub allowed: bool,
+    pub rate: Rate,
+    /// Requests that would pass at once after this one.
+    pub remaining: u32,
+    pub retry_after: Duration,
+    /// Until the whole burst is there again.
+    pub full_after: Duration,
+}
+
+pub struct Limiter {
+    limits: Limits,
+    shared: Shared,
+    local: Local,
+    metrics: Metrics,
+}
+
+impl Limiter {
+    pub fn new(limits: Limits, redis_url: &str, metrics: Metrics) -> anyhow::Result<Self> {
+        let timeout = Duration::from_millis(limits.redis_timeout_ms);
+        let shared = Shared::new(redis_url, timeout, metrics.clone())?;
+        Ok(Self { limits, shared, local: Local::default(), metrics })
+    }
+
+    pub async fn check(&self, class: Class, caller: &Caller) -> Verdict {
+        let limits = &self.limits;
+        let (who, rate) = match (class, caller.user) {
+            (Class::Write, Some(user)) => (user.to_string(), limits.write_per_user),
+            (Class::Read, Some(user)) => (user.to_string(), limits.read_per_user),
+            (Class::Auth, _) => (limit_key(caller.origin.client), limits.auth_per_address),
+            (Class::Write, None) => (limit_key(caller.origin.client), limits.write_per_address),
+            (Class::Read, None) => (limit_key(caller.origin.client), limits.read_per_address),
+        };
+        let key = format!("marquee:limit:{}:{who}", class.as_str());
+        let verdict = match self.shared.check(&key, rate).await {
+            Some(verdict) => verdict,
+            None => {
+                self.metrics.limit_fallback.inc();
+                self.local.check(&key, rate)
+            }
+        };
+        if !verdict.allowed {
+            self.metrics.limited.with_label_values(&[class.as_str()]).inc();
+        }
+        verdict
+    }
+
+    /// Keeps the process's own buckets few; run for as long as the process lives.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            self.local.forget_idle();
+        }
+    }
+}
+
+/// The middleware: finds out who calls, counts, refuses or goes on. Leaves the [`Caller`] in the request.
+pub async fn limit(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    pattern: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = Caller::of(peer, request.headers(), &app.trusted, &app.authority);
+    let class = class(request.method(), pattern.as_str());
+    let verdict = app.limiter.check(class, &caller).await;
+    let mut response = if verdict.allowed {
+        request.extensions_mut().insert(caller);
+        next.run(request).await
+    } else {
+        too_many(&verdict).into_response()
+    };
+    tell(response.headers_mut(), class, &verdict);
+    response
+}
+
+fn too_many(verdict: &Verdict) -> Problem {
+    let mut problem =
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "too many requests; slow down");
+    problem.retry_after_secs = Some(secs_up(verdict.retry_after).max(1));
+    problem
+}
+
+fn tell(headers: &mut HeaderMap, class: Class, verdict: &Verdict) {
+    let Rate { per_sec, burst } = verdict.rate;
+    let (name, window) = (class.as_str(), burst.div_ceil(per_sec.max(1)).max(1));
+    let policy = format!("\"{name}\";q={burst};w={window}");
+    let state = format!("\"{name}\";r={};t={}", verdict.remaining, secs_up(verdict.full_after));
+    for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, state)] {
+        // A service behind may limit more tightly; its word stands.
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.entry(name).or_insert(value);
+        }
+    }
+}
+
+fn secs_up(duration: Duration) -> u32 {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}

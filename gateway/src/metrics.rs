@@ -1,0 +1,69 @@
+//! What the gateway counts, beyond the HTTP metrics that all services have.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
+};
+
+#[derive(Clone)]
+pub struct Metrics {
+    /// Attempts at a service behind, by where and how they ended.
+    pub upstream_requests: IntCounterVec,
+    /// Requests sent on because the region asked was not the owner.
+    pub reroutes: IntCounter,
+    /// Attempts repeated after a failure.
+    pub retries: IntCounter,
+    /// Requests refused with 429.
+    pub limited: IntCounterVec,
+    /// Limit decisions that were made in this process because Redis did not answer.
+    pub limit_fallback: IntCounter,
+    pub redis_commands: IntCounterVec,
+    /// Whether Redis answered last time.
+    pub redis_up: IntGauge,
+    /// Whether the feed of keys and revocations is connected.
+    pub feed_up: IntGauge,
+    /// Whether a region's service answered the last probe.
+    pub region_up: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers them; call once a process.
+    pub fn register() -> anyhow::Result<Self> {
+        Ok(Self {
+            upstream_requests: register_int_counter_vec!(
+                "marquee_gateway_upstream_requests_total",
+                "Attempts at a service behind, by region (or global) and result.",
+                &["target_region", "result"]
+            )?,
+            reroutes: register_int_counter!(
+                "marquee_gateway_reroutes_total",
+                "Requests sent on because the region asked was not the owner."
+            )?,
+            retries: register_int_counter!(
+                "marquee_gateway_retries_total",
+                "Attempts repeated after a failure."
+            )?,
+            limited: register_int_counter_vec!(
+                "marquee_rate_limited_total",
+                "Requests refused with 429, by class.",
+                &["class"]
+            )?,
+            limit_fallback: register_int_counter!(
+                "marquee_rate_limit_fallback_total",
+                "Limit decisions made in the process because Redis did not answer."
+            )?,
+            redis_commands: register_int_counter_vec!(
+                "marquee_redis_commands_total",
+                "Commands sent to Redis, by result.",
+                &["result"]
+            )?,
+            redis_up: register_int_gauge!("marquee_gateway_redis_up", "1 when Redis answered last time.")?,
+            feed_up: register_int_gauge!("marquee_gateway_feed_up", "1 while the feed is connected.")?,
+            region_up: register_int_gauge_vec!(
+                "marquee_gateway_region_up",
+                "1 when the region's service answered the last probe.",
+                &["target_region"]
+            )?,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! Which region owns a show, as the registry's watch tells it. The only place that knows the registry.
+
+use common::{RegionName, ShowId};
+use raft::client::{RegionState, RegistryClient, RegistryView, ShowRecord};
+use tokio_util::sync::CancellationToken;
+
+/// A local copy of the registry; cheap to clone. It is a hint: a wrong one costs a re-route.
+#[derive(Clone)]
+pub struct Ownership(RegistryView);
+
+impl Ownership {
+    /// Follows the registry until `stop`; must be called within a tokio runtime.
+    pub fn follow(voters: &[String], stop: CancellationToken) -> anyhow::Result<Self> {
+        Ok(Self(RegistryClient::new(voters)?.watch(stop)))
+    }
+
+    pub fn owner(&self, show: ShowId) -> Option<RegionName> {
+        self.0.show(show).map(|record| record.owner)
+    }
+
+    /// Takes in what a region's refusal told, unless what is known is newer.
+    pub fn learn(&self, show: ShowId, home: RegionName, owner: RegionName, epoch: u64) {
+        self.0.note(ShowRecord { id: show, home, owner, epoch, replicas: Vec::new(), prior: Vec::new() });
+    }
+
+    /// What the registry has decided about a region. None: it has not heard of it.
+    pub fn state(&self, region: &RegionName) -> Option<RegionState> {
+        self.0.regions().into_iter().find(|record| record.name == *region).map(|record| record.state)
+    }
+
+    /// Waits for the first whole copy.
+    pub async fn synced(&self) {
+        self.0.synced().await;
+    }
+}

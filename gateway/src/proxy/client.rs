@@ -1,0 +1,126 @@
+//! One attempt at a service behind: pooled connections, no Nagle, a short time to connect.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::LengthLimitError;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::directory::Upstream;
+use crate::metrics::Metrics;
+
+/// Longer than any pause between two requests of a busy client, shorter than the patience of firewalls.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// A request as it goes out, ready to be sent more than once.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    method: Method,
+    path_and_query: PathAndQuery,
+    headers: HeaderMap,
+}
+
+impl Outgoing {
+    pub fn new(method: Method, path_and_query: PathAndQuery, headers: HeaderMap) -> Self {
+        Self { method, path_and_query, headers }
+    }
+
+    /// Whether sending it twice does no more than sending it once: by its method (RFC 9110), or because
+    /// the service remembers it by its key.
+    pub fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No connection; the request was not sent.
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
+    /// The connection broke before an answer; what became of the request is not known.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The caller's body was longer than allowed; found while it was being passed on.
+    #[error("the request's body is too large")]
+    BodyTooLarge,
+}
+
+#[derive(Clone)]
+pub struct Client {
+    http: legacy::Client<HttpConnector, Body>,
+    metrics: Metrics,
+}
+
+impl Client {
+    pub fn new(connect_timeout: Duration, metrics: Metrics) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(connect_timeout));
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(512)
+            .build(connector);
+        Self { http, metrics }
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The answer's head, its body still on the way.
+    pub async fn send(
+        &self,
+        upstream: &Upstream,
+        outgoing: &Outgoing,
+        body: Body,
+    ) -> Result<Response<Incoming>, Fault> {
+        let mut request = Request::new(body);
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = upstream.uri(outgoing.path_and_query.clone());
+        *request.headers_mut() = outgoing.headers.clone();
+        // A future dropped on its way was given up at a deadline.
+        let mut counted = Counted { metrics: &self.metrics, upstream, result: "timeout" };
+        let answer = self.http.request(request).await.map_err(|error| describe(&error));
+        counted.result = match &answer {
+            Ok(response) if response.status().as_u16() == 421 => "not_owner",
+            Ok(response) if response.status().is_server_error() => "error",
+            Ok(_) => "ok",
+            Err(Fault::Unreachable(_)) => "unreachable",
+            Err(Fault::Broken(_)) => "broken",
+            Err(Fault::BodyTooLarge) => "refused",
+        };
+        answer
+    }
+}
+
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    upstream: &'a Upstream,
+    result: &'static str,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.upstream_requests.with_label_values(&[self.upstream.label(), self.result]).inc();
+    }
+}
+
+fn describe(error: &legacy::Error) -> Fault {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<LengthLimitError>() {
+            return Fault::BodyTooLarge;
+        }
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    if error.is_connect() { Fault::Unreachable(text) } else { Fault::Broken(text) }
+}

@@ -1,0 +1,215 @@
+//! The routing table: every public path and who answers it. Nothing else in the gateway decides that.
+//!
+//! The first row whose pattern and method fit holds; within one path the rows for a method stand before
+//! the row for any. A service's new sub-path needs no row where its prefix ends in `{*rest}`; paths with a
+//! row of their own are told apart in the metrics.
+
+use http::Method;
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The global service.
+    Global,
+    /// The region that the caller pins with `X-Region`, else the gateway's own.
+    Region,
+    /// The home of the cinema or hall in the path, else in `cinema_id` or `hall_id` of the query; without
+    /// either as [`Target::Region`].
+    Home,
+    /// The owner of the show whose id the path carries.
+    Show,
+    /// The gateway itself.
+    Gateway,
+}
+
+use Target::{Gateway, Global, Home, Region, Show};
+
+const ANY: &str = "*";
+
+/// (method or `*`, pattern, target)
+const TABLE: &[(&str, &str, Target)] = &[
+    // Accounts, sessions, policy: one service for the world.
+    (ANY, "/.well-known/jwks.json", Global),
+    (ANY, "/v1/auth/signup", Global),
+    (ANY, "/v1/auth/token", Global),
+    (ANY, "/v1/auth/verify", Global),
+    (ANY, "/v1/auth/{*rest}", Global),
+    (ANY, "/v1/me", Global),
+    (ANY, "/v1/users", Global),
+    (ANY, "/v1/users/{id}", Global),
+    (ANY, "/v1/users/{id}/{*rest}", Global),
+    (ANY, "/v1/policies", Global),
+    (ANY, "/v1/audit", Global),
+    // The catalogue is written globally and read from every region's copy.
+    (ANY, "/v1/movies/import", Global),
+    ("GET", "/v1/movies", Region),
+    (ANY, "/v1/movies", Global),
+    ("GET", "/v1/movies/{id}", Region),
+    (ANY, "/v1/movies/{id}", Global),
+    // Cinemas and halls live in their home region.
+    (ANY, "/v1/cinemas", Region),
+    (ANY, "/v1/cinemas/{id}", Home),
+    (ANY, "/v1/cinemas/{id}/halls", Home),
+    (ANY, "/v1/cinemas/{id}/{*rest}", Home),
+    (ANY, "/v1/halls", Home),
+    (ANY, "/v1/halls/{id}", Home),
+    (ANY, "/v1/halls/{id}/{*rest}", Home),
+    // A show and all under it: its owner.
+    (ANY, "/v1/shows", Home),
+    (ANY, "/v1/shows/{id}", Show),
+    (ANY, "/v1/shows/{id}/seats", Show),
+    (ANY, "/v1/shows/{id}/reservations", Show),
+    (ANY, "/v1/shows/{id}/check-ins", Show),
+    (ANY, "/v1/shows/{id}/{*rest}", Show),
+    ("GET", "/v1/reservations", Gateway),
+    (ANY, "/v1/reservations", Region),
+    (ANY, "/v1/reservations/{id}", Show),
+    (ANY, "/v1/reservations/{id}/payments", Show),
+    (ANY, "/v1/reservations/{id}/cancel", Show),
+    (ANY, "/v1/reservations/{id}/{*rest}", Show),
+    (ANY, "/v1/payments", Region),
+    (ANY, "/v1/payments/{id}", Show),
+    (ANY, "/v1/payments/{id}/refunds", Show),
+    (ANY, "/v1/payments/{id}/{*rest}", Show),
+    (ANY, "/v1/tickets/keys", Region),
+    (ANY, "/v1/tickets/{id}", Show),
+    (ANY, "/v1/tickets/{id}/{*rest}", Show),
+    (ANY, "/v1/webhooks/{*rest}", Region),
+    // What only the edge knows.
+    ("GET", "/v1/regions", Gateway),
+    ("GET", "/v1/regions/nearest", Gateway),
+    ("GET", "/v1/openapi.json", Gateway),
+    ("GET", "/docs", Gateway),
+];
+
+fn fits(row: &str, method: &Method) -> bool {
+    row == ANY || row == method.as_str() || (row == "GET" && method == Method::HEAD)
+}
+
+/// The target of a request that matched `pattern`. None: the path has no such method.
+pub fn target(method: &Method, pattern: &str) -> Option<Target> {
+    TABLE.iter().find(|(m, p, _)| *p == pattern && fits(m, method)).map(|(_, _, target)| *target)
+}
+
+/// The patterns that are proxied, each once. Those of the gateway's own handlers are not among them.
+pub fn proxied() -> impl Iterator<Item = &'static str> {
+    let mut before = "";
+    TABLE.iter().filter_map(move |(_, pattern, _)| {
+        let first = *pattern != before;
+        before = pattern;
+        let own = TABLE.iter().any(|(_, p, t)| p == pattern && *t == Gateway);
+        (first && !own).then_some(*pattern)
+    })
+}
+
+/// The target of a documented path such as `/v1/halls/{hall_id}`: which service's word on it counts.
+pub fn documented(method: &Method, path: &str) -> Option<Target> {
+    TABLE.iter().find(|(m, pattern, _)| matches(pattern, path) && fits(m, method)).map(|row| row.2)
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut wanted = pattern.split('/');
+    let mut given = path.split('/');
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some(part), Some(_)) if part.starts_with("{*") => return true,
+            // A fixed part of the pattern is not met by a parameter of the document, nor the reverse.
+            (Some(part), Some(segment)) if part.starts_with('{') && segment.starts_with('{') => {}
+            (Some(part), Some(segment)) if part == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+/// How a request's body goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyRule {
+    /// Held whole, so that the request can be repeated elsewhere.
+    Buffered { max_bytes: usize },
+    /// Passed on as it comes; such a request is sent once.
+    Streamed { max_bytes: usize },
+}
+
+pub fn body_rule(pattern: &str) -> BodyRule {
+    match pattern {
+        "/v1/movies/import" => BodyRule::Streamed { max_bytes: 64 * 1024 * 1024 },
+        _ => BodyRule::Buffered { max_bytes: common::http::MAX_BODY_BYTES },
+    }
+}
+
+/// Which limit a request counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    Auth,
+    Write,
+    Read,
+}
+
+impl Class {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Write => "write",
+            Self::Read => "read",
+        }
+    }
+}
+
+pub fn class(method: &Method, pattern: &str) -> Class {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Class::Read,
+        _ if pattern.starts_with("/v1/auth/") => Class::Auth,
+        _ => Class::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_goes_where_the_contract_says() {
+        for (method, path, expected) in [
+            (Method::POST, "/v1/auth/password/forgot", Some(Global)),
+            (Method::GET, "/v1/users/{id}", Some(Global)),
+            (Method::GET, "/v1/movies", Some(Region)),
+            (Method::POST, "/v1/movies", Some(Global)),
+            (Method::HEAD, "/v1/movies/{id}", Some(Region)),
+            (Method::PATCH, "/v1/movies/{movie_id}", Some(Global)),
+            (Method::POST, "/v1/movies/import", Some(Global)),
+            (Method::POST, "/v1/cinemas", Some(Region)),
+            (Method::PUT, "/v1/halls/{id}/layout", Some(Home)),
+            (Method::GET, "/v1/shows", Some(Home)),
+            (Method::GET, "/v1/shows/{id}/seats/events", Some(Show)),
+            (Method::GET, "/v1/reservations", Some(Gateway)),
+            (Method::GET, "/v1/reservations/{id}", Some(Show)),
+            (Method::GET, "/v1/payments", Some(Region)),
+            (Method::GET, "/v1/tickets/keys", Some(Region)),
+            (Method::GET, "/v1/tickets/{id}", Some(Show)),
+            (Method::POST, "/v1/webhooks/payments/{provider}", Some(Region)),
+            (Method::POST, "/v1/regions", None),
+            (Method::GET, "/openapi.json", None),
+        ] {
+            assert_eq!(documented(&method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn rows_of_one_path_stand_together_and_specific_ones_first() {
+        let mut seen: Vec<&str> = Vec::new();
+        for (i, (_, pattern, _)) in TABLE.iter().enumerate() {
+            let again = i > 0 && TABLE[i - 1].1 == *pattern;
+            assert!(again || !seen.contains(pattern), "{pattern} stands in two places");
+            assert!(!seen.iter().any(|p| p != pattern && matches(p, pattern)), "{pattern} is never reached");
+            seen.push(pattern);
+        }
+    }
+
+    #[test]
+    fn only_calls_that_change_something_under_auth_are_of_its_class() {
+        assert_eq!(class(&Method::POST, "/v1/auth/token"), Class::Auth);
+        assert_eq!(class(&Method::GET, "/v1/auth/verify"), Class::Read);
+        assert_eq!(class(&Method::POST, "/v1/shows/{id}/reservations"), Class::Write);
+    }
+}

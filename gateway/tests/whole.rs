@@ -1,0 +1,162 @@
+//! The service as `marquee gateway` runs it: its operations port, the feed and the registry's watch, and
+//! the way it stops. One test: metrics are registered once a process.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod support;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use common::ShowId;
+use common::proto::feed::feed_server::{Feed, FeedServer};
+use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Keys, Movie, Update, update};
+use common::proto::registry as reg;
+use common::proto::registry::registry_server::{Registry, RegistryServer};
+use common::proto::registry::watch_event::Event;
+use futures::Stream;
+use serde_json::Value;
+use support::{Fake, closed_port, config, eventually, region};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Says the given, then beats like the real one.
+fn then_beats<T: Clone + Send + 'static>(first: Vec<T>, beat: T) -> Response<Events<T>> {
+    let beats = futures::stream::unfold(beat, |beat| async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Some((Ok(beat.clone()), beat))
+    });
+    let first = futures::stream::iter(first.into_iter().map(Ok));
+    Response::new(Box::pin(futures::StreamExt::chain(first, beats)))
+}
+
+struct FakeFeed;
+
+#[tonic::async_trait]
+impl Feed for FakeFeed {
+    type FollowStream = Events<Update>;
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        assert!(!request.into_inner().movies);
+        let at = |update| Update { position: 1, update: Some(update) };
+        let key = common::authz::jwt::SigningKey::generate();
+        let jwk = common::authz::jwt::Jwk::ed25519(key.public());
+        let jwks = serde_json::json!({ "keys": [jwk] }).to_string();
+        let first = vec![
+            at(update::Update::Policy(common::proto::feed::Policy::default())),
+            at(update::Update::Keys(Keys { jwks })),
+        ];
+        Ok(then_beats(first, at(update::Update::Heartbeat(Heartbeat {}))))
+    }
+
+    async fn get_movie(&self, _: Request<GetMovieRequest>) -> Result<Response<Movie>, Status> {
+        Err(Status::not_found("none"))
+    }
+}
+
+/// Knows one show, born in `eu` and owned by `us`; `us` is draining.
+struct FakeRegistry(ShowId);
+
+#[tonic::async_trait]
+impl Registry for FakeRegistry {
+    type WatchStream = Events<reg::WatchEvent>;
+
+    async fn watch(&self, _: Request<reg::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let at = |event| reg::WatchEvent { index: 1, event: Some(event) };
+        let show = reg::Show {
+            show_id: self.0.to_string(),
+            home: "eu".into(),
+            owner: "us".into(),
+            epoch: 2,
+            replicas: vec!["eu".into(), "us".into()],
+            prior: Vec::new(),
+        };
+        let us = reg::Region { name: "us".into(), state: "draining".into(), ticket_keys: Vec::new() };
+        let first = vec![
+            at(Event::SnapshotBegin(reg::SnapshotBegin {})),
+            at(Event::Region(us)),
+            at(Event::Show(show)),
+            at(Event::SnapshotEnd(reg::SnapshotEnd {})),
+        ];
+        Ok(then_beats(first, at(Event::Heartbeat(reg::Heartbeat { has_leader: true }))))
+    }
+
+    async fn open_session(
+        &self,
+        _: Request<reg::OpenSessionRequest>,
+    ) -> Result<Response<reg::OpenSessionReply>, Status> {
+        Err(Status::unimplemented("not asked by gateways"))
+    }
+
+    async fn create_show(&self, _: Request<reg::CreateShowRequest>) -> Result<Response<reg::Show>, Status> {
+        Err(Status::unimplemented("not asked by gateways"))
+    }
+
+    async fn get_show(&self, _: Request<reg::GetShowRequest>) -> Result<Response<reg::Show>, Status> {
+        Err(Status::unimplemented("not asked by gateways"))
+    }
+
+    async fn status(&self, _: Request<reg::StatusRequest>) -> Result<Response<reg::StatusReply>, Status> {
+        Ok(Response::new(reg::StatusReply::default()))
+    }
+}
+
+async fn text(url: &str) -> (u16, String) {
+    match reqwest::get(url).await {
+        Ok(response) => (response.status().as_u16(), response.text().await.unwrap()),
+        Err(_) => (0, String::new()),
+    }
+}
+
+#[tokio::test]
+async fn it_becomes_ready_routes_by_the_registry_and_stops_gracefully() {
+    let (eu, us) = (Fake::ok("eu").await, Fake::ok("us").await);
+    let show = ShowId::new(&region("eu"));
+    let grpc = closed_port().await;
+    let mut config = config(&[("eu", eu.url()), ("us", us.url())]).await;
+    config.listen = closed_port().await.to_string();
+    config.ops_listen = closed_port().await.to_string();
+    config.global_grpc_url = format!("http://{grpc}");
+    config.registry_urls = vec![format!("http://{grpc}")];
+    assert_eq!(common::config::Config::problems(&config), Vec::<String>::new());
+    let (public, ops) = (format!("http://{}", config.listen), format!("http://{}", config.ops_listen));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(gateway::run(config, stop.clone()));
+
+    let ready = format!("{ops}/readyz");
+    eventually("the operations port answers", || async { text(&ready).await.0 == 503 }).await;
+    let (_, missing) = text(&ready).await;
+    assert!(missing.contains("registry") && missing.contains("feed"), "{missing}");
+
+    let incoming = TcpListenerStream::new(TcpListener::bind(grpc).await.unwrap());
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(FeedServer::new(FakeFeed))
+            .add_service(RegistryServer::new(FakeRegistry(show)))
+            .serve_with_incoming(incoming),
+    );
+    eventually("ready", || async { text(&ready).await.0 == 200 }).await;
+
+    assert_eq!(text(&format!("{public}/v1/shows/{show}")).await, (200, "us".into()));
+    assert_eq!(text(&format!("{public}/v1/shows/{}", ShowId::new(&region("eu")))).await.1, "eu");
+    let regions: Value = serde_json::from_str(&text(&format!("{public}/v1/regions")).await.1).unwrap();
+    assert_eq!(regions["items"][1]["status"], "draining");
+
+    let (_, metrics) = text(&format!("{ops}/metrics")).await;
+    for line in [
+        r#"marquee_gateway_upstream_requests_total{result="ok",target_region="us"}"#,
+        r#"marquee_http_requests_total{code="200",method="GET",route="/v1/shows/{id}"} 2"#,
+        "marquee_gateway_feed_up 1",
+        "marquee_rate_limit_fallback_total",
+        "marquee_redis_commands_total{result=",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(15), running).await;
+    ended.expect("it stops in time").unwrap().unwrap();
+}
