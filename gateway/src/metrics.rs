@@ -5,6 +5,8 @@ use prometheus::{
     register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 
+use crate::routes::Class;
+
 #[derive(Clone)]
 pub struct Metrics {
     /// Attempts at a service behind, by where and how they ended.
@@ -29,7 +31,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them; call once a process.
     pub fn register() -> anyhow::Result<Self> {
-        Ok(Self {
+        let metrics = Self {
             upstream_requests: register_int_counter_vec!(
                 "marquee_gateway_upstream_requests_total",
                 "Attempts at a service behind, by region (or global) and result.",
@@ -64,6 +66,14 @@ impl Metrics {
                 "1 when the region's service answered the last probe.",
                 &["target_region"]
             )?,
-        })
+        };
+        // Counters that are there before their first event, so that a rate over them is never absent.
+        for class in Class::ALL {
+            metrics.limited.with_label_values(&[class.as_str()]);
+        }
+        for result in ["ok", "error", "timeout"] {
+            metrics.redis_commands.with_label_values(&[result]);
+        }
+        Ok(metrics)
     }
 }

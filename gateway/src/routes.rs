@@ -147,6 +147,8 @@ pub enum Class {
 }
 
 impl Class {
+    pub const ALL: [Self; 3] = [Self::Auth, Self::Write, Self::Read];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",

@@ -151,7 +151,8 @@ async fn it_becomes_ready_routes_by_the_registry_and_stops_gracefully() {
         r#"marquee_http_requests_total{code="200",method="GET",route="/v1/shows/{id}"} 2"#,
         "marquee_gateway_feed_up 1",
         "marquee_rate_limit_fallback_total",
-        "marquee_redis_commands_total{result=",
+        "marquee_redis_commands_total{result=\"ok\"} 0",
+        "marquee_rate_limited_total{class=\"auth\"} 0",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
