@@ -133,9 +133,9 @@ impl Config {
         Duration::from_millis(2 * self.election_max_ms)
     }
 
-    pub(crate) fn raft(&self) -> Result<openraft::Config, openraft::ConfigError> {
+    pub(crate) fn raft(&self) -> anyhow::Result<openraft::Config> {
         let (election_timeout_min, election_timeout_max) = self.election_slice_ms();
-        openraft::Config {
+        let config = openraft::Config {
             cluster_name: "marquee-registry".into(),
             heartbeat_interval: self.heartbeat_ms,
             election_timeout_min,
@@ -149,8 +149,8 @@ impl Config {
             // The last chunk's answer comes after the whole snapshot is on the receiver's disk.
             install_snapshot_timeout: 20_000,
             ..Default::default()
-        }
-        .validate()
+        };
+        Ok(config.validate()?)
     }
 }
 

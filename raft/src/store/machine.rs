@@ -18,8 +18,9 @@ use crate::types::{
     Entry, LogId, Membership, Snapshot, SnapshotMeta, StorageError, StorageIoError, TypeConfig,
 };
 
-/// A watcher that is behind by more log entries than this starts anew.
-const WATCH_BACKLOG_ENTRIES: usize = 4096;
+/// A watcher that is behind by more log entries than this starts anew. (Few in tests, which then need
+/// not write thousands to see it.)
+const WATCH_BACKLOG_ENTRIES: usize = if cfg!(test) { 16 } else { 4096 };
 
 /// The state and what it has been brought up to.
 #[derive(Default)]

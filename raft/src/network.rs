@@ -1,0 +1,199 @@
+//! Raft's messages to the other voters, over gRPC.
+//!
+//! One channel a voter, kept for the process's life; keepalive lets it notice a dead link and heal. Each
+//! message names the voter it is meant for, so that one who answers at a reused address refuses it.
+
+#![expect(clippy::result_large_err, reason = "openraft's errors are large, and its traits ask for them")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::proto::registry::RaftBytes;
+use common::proto::registry::raft_peer_client::RaftPeerClient;
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, EmptyNode, RaftNetwork, RaftNetworkFactory};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::config::Peer;
+use crate::types::{NodeId, TypeConfig};
+
+/// The voter a message is meant for.
+pub(crate) const TO: &str = "marquee-voter";
+
+/// A follower is sent at most 1 MiB of log at a time, or one entry, which may be larger.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Before the next try at a voter that cannot be reached.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// A voter's answer, as it travels.
+pub(crate) type Reply<T, E = openraft::error::Infallible> = Result<T, RaftError<NodeId, E>>;
+
+type CallError<E = openraft::error::Infallible> = RPCError<NodeId, EmptyNode, RaftError<NodeId, E>>;
+
+/// Connections to all voters, by id.
+#[derive(Clone)]
+pub struct Network {
+    channels: Arc<HashMap<NodeId, Channel>>,
+}
+
+impl Network {
+    pub fn new(peers: &[Peer]) -> anyhow::Result<Self> {
+        let channel = |peer: &Peer| Ok((peer.id, common::feed::channel(&peer.url)?));
+        let channels = peers.iter().map(channel).collect::<anyhow::Result<_>>()?;
+        Ok(Self { channels: Arc::new(channels) })
+    }
+
+    /// `None` for an id that is not among the configured peers.
+    pub fn channel(&self, id: NodeId) -> Option<Channel> {
+        self.channels.get(&id).cloned()
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: NodeId, _node: &EmptyNode) -> Connection {
+        let client = self.channel(target).map(|channel| {
+            RaftPeerClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        });
+        Connection { target, client }
+    }
+}
+
+pub struct Connection {
+    target: NodeId,
+    client: Option<RaftPeerClient<Channel>>,
+}
+
+impl Connection {
+    fn client(&self) -> Result<RaftPeerClient<Channel>, Unreachable> {
+        self.client.clone().ok_or_else(|| {
+            Unreachable::new(&AnyError::error(format!("voter {} is not among the peers", self.target)))
+        })
+    }
+
+    fn request(&self, body: Vec<u8>, option: &RPCOption) -> Request<RaftBytes> {
+        let mut request = Request::new(RaftBytes { body: body.into() });
+        request.metadata_mut().insert(TO, AsciiMetadataValue::from(self.target));
+        // The other side gives up as well when nobody waits any more.
+        request.set_timeout(option.hard_ttl());
+        request
+    }
+
+    fn reply<T, E>(&self, answered: Result<Response<RaftBytes>, Status>) -> Result<T, CallError<E>>
+    where
+        T: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let body = answered.map_err(|status| fault(&status))?.into_inner().body;
+        let reply: Reply<T, E> = serde_json::from_slice(&body).map_err(|e| NetworkError::new(&e))?;
+        reply.map_err(|e| RemoteError::new(self.target, e).into())
+    }
+}
+
+/// Everything but a lost message waits a little before the next try: an immediate one would only spin.
+fn fault<E: std::error::Error>(status: &Status) -> CallError<E> {
+    match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => NetworkError::new(status).into(),
+        _ => Unreachable::new(status).into(),
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, NetworkError> {
+    serde_json::to_vec(message).map_err(|e| NetworkError::new(&e))
+}
+
+impl RaftNetwork<TypeConfig> for Connection {
+    async fn append_entries(
+        &mut self,
+        message: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
+        let request = self.request(encode(&message)?, &option);
+        let answered = self.client()?.append_entries(request).await;
+        self.reply(answered)
+    }
+
+    async fn vote(
+        &mut self,
+        message: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, CallError> {
+        let request = self.request(encode(&message)?, &option);
+        let answered = self.client()?.vote(request).await;
+        self.reply(answered)
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        message: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<NodeId>, CallError<InstallSnapshotError>> {
+        let request = self.request(join_snapshot(message)?, &option);
+        let answered = self.client()?.install_snapshot(request).await;
+        self.reply(answered)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+/// A snapshot's part on the wire: the length of the JSON (4 bytes, little endian), the JSON without its
+/// data, the data. As JSON the data would be four times as long.
+fn join_snapshot(mut message: InstallSnapshotRequest<TypeConfig>) -> Result<Vec<u8>, NetworkError> {
+    let data = std::mem::take(&mut message.data);
+    let head = encode(&message)?;
+    let head_len = u32::try_from(head.len()).map_err(|e| NetworkError::new(&e))?;
+    let mut body = Vec::with_capacity(4 + head.len() + data.len());
+    body.extend_from_slice(&head_len.to_le_bytes());
+    body.extend_from_slice(&head);
+    body.extend_from_slice(&data);
+    Ok(body)
+}
+
+/// The reverse of [`join_snapshot`]; `None` when the bytes are no such message.
+pub(crate) fn split_snapshot(body: &[u8]) -> Option<InstallSnapshotRequest<TypeConfig>> {
+    let (head_len, rest) = body.split_first_chunk()?;
+    let (head, data) = rest.split_at_checked(u32::from_le_bytes(*head_len) as usize)?;
+    let mut message: InstallSnapshotRequest<TypeConfig> = serde_json::from_slice(head).ok()?;
+    message.data = data.to_vec();
+    Some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{SnapshotMeta, Vote};
+
+    #[test]
+    fn a_snapshots_part_survives_the_wire_and_damage_is_refused() {
+        let message = InstallSnapshotRequest {
+            vote: Vote::new(3, 1),
+            meta: SnapshotMeta { snapshot_id: "s".into(), ..Default::default() },
+            offset: 7,
+            data: (0..=255).collect(),
+            done: true,
+        };
+        let body = join_snapshot(message.clone()).unwrap();
+        let back = split_snapshot(&body).unwrap();
+        assert_eq!((back.vote, back.offset, back.done), (message.vote, 7, true));
+        assert_eq!((back.data, back.meta), (message.data, message.meta));
+        for cut in [0, 3, 10] {
+            assert!(split_snapshot(&body[..cut]).is_none());
+        }
+    }
+}
