@@ -19,6 +19,6 @@ pub mod seal;
 pub mod telemetry;
 
 pub use ids::*;
-pub use money::{Currency, Money};
+pub use money::{Amount, Currency, Money};
 pub use problem::{FieldError, Problem};
 pub use region::RegionName;

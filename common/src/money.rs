@@ -90,6 +90,25 @@ impl Money {
     }
 }
 
+/// An amount in a request: minor units, alone (in the currency that goes without saying) or with their
+/// currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged, expecting = "expected an integer in minor units, or {amount, currency}")]
+pub enum Amount {
+    Minor(i64),
+    Money(Money),
+}
+
+impl Amount {
+    /// The minor units; none where another currency than `expected` is named.
+    pub fn minor(self, expected: Currency) -> Option<i64> {
+        match self {
+            Self::Minor(amount) => Some(amount),
+            Self::Money(money) => (money.currency == expected).then_some(money.amount),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

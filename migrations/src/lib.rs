@@ -40,7 +40,7 @@ impl Schema {
     }
 
     fn newest(self) -> i32 {
-        self.runner().get_migrations().iter().map(|m| m.version()).max().map_or(0, |v| v as i32)
+        self.runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
     }
 
     /// Brings the database up to date; several at once wait for each other. Returns how many were applied.

@@ -1,15 +1,24 @@
 //! One value that holds every dependency of the handlers.
 
+use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::authz::Authority;
-use common::{Problem, RegionName};
+use common::authz::jwt::SigningKey;
+use common::{PaymentId, Problem, RegionName, ShowId};
 use deadpool_postgres::{Object, Pool};
 use http::StatusCode;
+use raft::client::{RegistryClient, RegistryView};
 use tonic::transport::Channel;
 
 use crate::config::Config;
+use crate::host::{Hosts, Means};
+use crate::journal::{Attempts, Journal, Writer};
+use crate::metrics::Metrics;
+use crate::payments::Provider;
+use crate::projection::Nudge;
+use crate::tickets::TicketKeys;
 
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
@@ -19,6 +28,41 @@ pub struct Inner {
     pub pool: Pool,
     pub authority: Arc<Authority>,
     pub global: Channel,
+    pub registry: RegistryClient,
+    pub view: RegistryView,
+    pub hosts: Hosts,
+    pub projector: Nudge,
+    pub provider: Box<dyn Provider>,
+    pub ticket_keys: TicketKeys,
+    pub metrics: Metrics,
+    /// Payments that a request here is carrying out now.
+    under_way: Mutex<HashSet<PaymentId>>,
+}
+
+/// What the handlers' dependencies are made from.
+pub struct Parts {
+    pub config: Config,
+    pub pool: Pool,
+    pub authority: Arc<Authority>,
+    pub global: Channel,
+    pub registry: RegistryClient,
+    pub view: RegistryView,
+    pub session: u64,
+    pub ticket_key: SigningKey,
+    pub provider: Box<dyn Provider>,
+    pub metrics: Metrics,
+}
+
+/// A payment that is being carried out; ends with the value.
+pub struct UnderWay {
+    app: App,
+    payment: PaymentId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.app.under_way().remove(&self.payment);
+    }
 }
 
 impl Deref for App {
@@ -30,8 +74,52 @@ impl Deref for App {
 }
 
 impl App {
-    pub fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    /// Wires the parts together; the projector and the reconciler are started by the caller.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, pool, authority, global, registry, view, session, ticket_key, provider, metrics } =
+            parts;
+        let projector = Nudge::default();
+        let hosts = Hosts::new(Means {
+            region: config.region.clone(),
+            session,
+            journal: Journal::new(pool.clone()),
+            writer: Writer::start(pool.clone(), metrics.clone()),
+            registry: registry.clone(),
+            view: view.clone(),
+            projector: projector.clone(),
+            attempts: Attempts::default(),
+            metrics: metrics.clone(),
+        });
+        let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
+        let under_way = Mutex::default();
+        Self(Arc::new(Inner {
+            config,
+            pool,
+            authority,
+            global,
+            registry,
+            view,
+            hosts,
+            projector,
+            provider,
+            ticket_keys,
+            metrics,
+            under_way,
+        }))
+    }
+
+    /// Marks a payment as being carried out by this request; none where another one is at it.
+    pub fn begin(&self, payment: PaymentId) -> Option<UnderWay> {
+        self.under_way().insert(payment).then(|| UnderWay { app: self.clone(), payment })
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<PaymentId>> {
+        self.0.under_way.lock().expect("no code panics while holding it")
+    }
+
+    /// The region in which a show was born, by its id.
+    pub fn home_of(&self, show: ShowId) -> Option<RegionName> {
+        self.regions().iter().find(|region| show.is_home(region)).cloned()
     }
 
     pub fn pool(&self) -> &Pool {

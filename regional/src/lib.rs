@@ -7,6 +7,211 @@
 //! Invariant: this crate reaches no other region's database and knows nothing of the gateway.
 
 pub mod app;
+mod asking;
+pub mod cinemas;
 pub mod config;
+pub mod following;
+pub mod halls;
+pub mod host;
+pub mod journal;
+pub mod metrics;
+pub mod movies;
+pub mod payments;
+pub mod projection;
+mod refusals;
+pub mod reservations;
+pub mod show;
+pub mod shows;
+#[cfg(test)]
+mod testing;
+pub mod tickets;
 
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use common::authz::{Authority, Permission, Permissions};
+use common::http::{Edge, guarded, with_edge};
+use common::ops::{Dependency, Health};
+use common::proto::registry::TicketKey;
+use common::seal::SealingKey;
+use deadpool_postgres::Pool;
+use migrations::Schema;
+use raft::client::{RegistryClient, RegistryView};
+use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use app::{App, Parts};
 pub use config::Config;
+use journal::Journal;
+
+/// How long requests under way may take once the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Every route of the service, with its permission.
+fn api() -> (OpenApiRouter<App>, Vec<(&'static str, &'static str, Permission)>) {
+    let routes = movies::routes()
+        .merge(cinemas::routes())
+        .merge(halls::routes())
+        .merge(shows::routes())
+        .merge(reservations::routes())
+        .merge(payments::routes())
+        .merge(tickets::routes());
+    let permissions = [
+        movies::PERMISSIONS,
+        cinemas::PERMISSIONS,
+        halls::PERMISSIONS,
+        shows::PERMISSIONS,
+        reservations::PERMISSIONS,
+        payments::PERMISSIONS,
+        tickets::PERMISSIONS,
+    ];
+    (routes, permissions.concat())
+}
+
+/// The guarded routes and their document.
+fn router(app: &App) -> anyhow::Result<(Router, OpenApi)> {
+    let (routes, permissions) = api();
+    let permissions = Permissions::new(Some(app.region().clone()), app.regions().to_vec(), &permissions);
+    let (router, document) =
+        guarded(routes, app.authority().clone(), permissions).map_err(anyhow::Error::msg)?;
+    Ok((router.with_state(app.clone()), document))
+}
+
+/// Runs the service until `stop`.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let health = Health::default();
+    let needs = [health.needs("postgres"), health.needs("registry"), health.needs("feed")];
+    let ops = common::ops::serve(config.ops_listen.parse()?, "regional", health.clone(), stop.clone());
+    let mut ops = tokio::spawn(ops);
+    tokio::select! {
+        result = serve(config, needs, stop) => result,
+        result = &mut ops => result?.context("the operations port"),
+    }
+}
+
+async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) -> anyhow::Result<()> {
+    let [postgres, registered, feed] = needs;
+    let listener = tokio::net::TcpListener::bind(&config.listen).await.context("the HTTP port")?;
+    let pool = migrations::pool(config.postgres_url.reveal(), config.postgres_connections)?;
+    let Some(()) = until(&stop, &postgres, || Schema::Regional.check(&pool)).await else { return Ok(()) };
+    let authority = Authority::new(config.issuer.clone());
+    following::load_last(&pool, &authority).await.context("what was last heard from global")?;
+    let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
+    let ticket_key = tickets::keys::own_key(&pool, &sealing).await.context("the ticket key")?;
+
+    let registry = RegistryClient::new(&config.registry_urls)?;
+    let view = registry.watch(stop.clone());
+    let announced = vec![tickets::keys::announced(&ticket_key)];
+    let session = until(&stop, &registered, || open_session(&registry, &config, &announced)).await;
+    let Some(session) = session else { return Ok(()) };
+    let global = common::feed::channel(&config.global_grpc_url)?;
+    following::spawn(pool.clone(), authority.clone(), global.clone(), &config.region, feed, stop.clone());
+
+    let provider = payments::TestProvider::new(
+        &config.payments.provider_url,
+        config.payments.api_key.clone(),
+        Duration::from_millis(config.payments.timeout_ms),
+    )?;
+    let metrics = metrics::Metrics::new(prometheus::default_registry())?;
+    let region = config.region.clone();
+    let app = App::new(Parts {
+        config,
+        pool: pool.clone(),
+        authority,
+        global,
+        registry,
+        view: view.clone(),
+        session,
+        ticket_key,
+        provider: Box::new(provider),
+        metrics,
+    });
+    tokio::spawn(projector(&app).run(stop.clone()));
+    tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
+    tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
+
+    let (router, document) = router(&app)?;
+    let document = document.to_json()?;
+    let router = router.route("/openapi.json", get(move || async move { json(document) }));
+    let edge = Edge::new("regional", Some(&region))?;
+    tracing::info!(%region, session, "serving");
+    common::http::serve(listener, with_edge(router, edge), stop, DRAIN).await
+}
+
+fn json(document: String) -> impl axum::response::IntoResponse {
+    ([(http::header::CONTENT_TYPE, "application/json")], document)
+}
+
+fn projector(app: &App) -> projection::Projector {
+    projection::Projector {
+        pool: app.pool.clone(),
+        journal: Journal::new(app.pool.clone()),
+        hosts: app.hosts.clone(),
+        nudge: app.projector.clone(),
+        metrics: app.metrics.clone(),
+    }
+}
+
+async fn open_session(
+    registry: &RegistryClient,
+    config: &Config,
+    ticket_keys: &[TicketKey],
+) -> anyhow::Result<u64> {
+    let grpc_url = format!("http://{}", config.grpc_listen);
+    let opened = registry.open_session(&config.region, &config.http_url, &grpc_url, ticket_keys.to_vec());
+    Ok(opened.await?)
+}
+
+/// Tries until it works, saying in `/readyz` why it does not; none when told to stop meanwhile.
+async fn until<T, F: Future<Output = anyhow::Result<T>>>(
+    stop: &CancellationToken,
+    dependency: &Dependency,
+    attempt: impl Fn() -> F,
+) -> Option<T> {
+    loop {
+        match attempt().await {
+            Ok(value) => {
+                dependency.up();
+                return Some(value);
+            }
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "not there yet");
+                dependency.down(format!("{error:#}"));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+/// Keeps `/readyz` true: own dependencies only, never another region.
+async fn watch_health(
+    pool: Pool,
+    postgres: Dependency,
+    view: RegistryView,
+    registry: Dependency,
+    stop: CancellationToken,
+) {
+    let mut period = tokio::time::interval(Duration::from_secs(1));
+    while !stop.is_cancelled() {
+        period.tick().await;
+        let reached = async { anyhow::Ok(pool.get().await?.simple_query("SELECT 1").await?) };
+        match tokio::time::timeout(Duration::from_secs(3), reached).await {
+            Ok(Ok(_)) => postgres.up(),
+            Ok(Err(error)) => postgres.down(error.to_string()),
+            Err(_) => postgres.down("no answer in time"),
+        }
+        // Present owners go on without the registry; it is missing only until it was first heard.
+        if view.is_synced() {
+            registry.up();
+        } else {
+            registry.down("not heard from yet");
+        }
+    }
+}

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use common::authz::jwt::{Jwk, JwkSet, SigningKey};
-use common::authz::{Authority, Claims, Permissions, Policy, RoleGrant, Rule};
+use common::authz::{Authority, Claims, Policy, RoleGrant, Rule};
 use common::proto::feed::feed_server::{Feed, FeedServer};
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Movie, Update};
-use common::{RegionName, SessionId, UserId};
+use common::{Money, PaymentId, RefundId, RegionName, SessionId, UserId};
 use jiff::Timestamp;
 use migrations::Schema;
 use migrations::testing::{Options, TestPostgres};
+use raft::client::RegistryClient;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::Config;
-use crate::app::{App, Inner};
+use crate::app::{App, Parts};
+use crate::metrics::Metrics;
+use crate::payments::{Charge, Provider, ProviderError};
 
 /// A migrated database that is gone with the value.
 pub struct Database {
@@ -95,18 +98,22 @@ impl TestRegion {
         let url = global.map_or("http://127.0.0.1:1".to_owned(), |g| g.url.clone());
         let config =
             Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
-        let app = App::new(Inner {
+        // No registry answers here; what needs one is tested with the whole platform.
+        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
+        let app = App::new(Parts {
             config,
             pool: database.pool.clone(),
             authority: authority.clone(),
             global: common::feed::channel(&url).unwrap(),
+            view: registry.watch(CancellationToken::new()),
+            registry,
+            session: 1,
+            ticket_key: SigningKey::generate(),
+            provider: Box::new(NoProvider),
+            metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
         });
-        let permissions =
-            [crate::movies::PERMISSIONS, crate::cinemas::PERMISSIONS, crate::halls::PERMISSIONS].concat();
-        let permissions = Permissions::new(Some(region("eu")), app.regions().to_vec(), &permissions);
-        let routes = crate::movies::routes().merge(crate::cinemas::routes()).merge(crate::halls::routes());
-        let (router, document) = common::http::guarded(routes, authority, permissions).unwrap();
-        Self { router: router.with_state(app.clone()), document, app, key, _database: database }
+        let (router, document) = crate::router(&app).unwrap();
+        Self { router, document, app, key, _database: database }
     }
 
     /// A token of a manager of `home`.
@@ -294,5 +301,27 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
     while !holds().await {
         assert!(std::time::Instant::now() < deadline, "{what}: not within ten seconds");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// A provider that cannot be reached.
+struct NoProvider;
+
+#[tonic::async_trait]
+impl Provider for NoProvider {
+    async fn charge(&self, _: PaymentId, _: Money, _: &str) -> Result<Charge, ProviderError> {
+        Err(ProviderError::Unknown("no provider".into()))
+    }
+
+    async fn find(&self, _: PaymentId) -> Result<Option<Charge>, ProviderError> {
+        Err(ProviderError::Unknown("no provider".into()))
+    }
+
+    async fn cancel(&self, _: PaymentId, _: Money) -> Result<Charge, ProviderError> {
+        Err(ProviderError::Unknown("no provider".into()))
+    }
+
+    async fn refund(&self, _: RefundId, _: PaymentId, _: Money) -> Result<(), ProviderError> {
+        Err(ProviderError::Unknown("no provider".into()))
     }
 }

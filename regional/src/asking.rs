@@ -1,0 +1,108 @@
+//! From a request to the show and back: the actor, the trace and the idempotency key go in, the headers that
+//! every answer about a show carries come out.
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Response};
+use common::telemetry::Trace;
+use common::{Problem, ShowId, UserId};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::app::App;
+use crate::host::{Answer, Host};
+use crate::show::{Asked, Command, Group, KeyUse};
+
+const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
+const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The request's `traceparent`, for what follows from it later. An extractor that never fails.
+pub struct TraceParent(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Trace>().map(Trace::header)))
+    }
+}
+
+/// Who asks, under which key, in which trace.
+pub struct Asker {
+    pub by: Option<UserId>,
+    pub trace: Option<String>,
+}
+
+impl Asker {
+    /// The command with its context. `key`: the header's text, `operation` and `body`: what it was used for.
+    pub fn asks(
+        &self,
+        command: Command,
+        key: Option<&str>,
+        operation: &str,
+        body: &impl Serialize,
+    ) -> Result<Asked, Problem> {
+        let key = key.map(|key| self.key(key, operation, body)).transpose()?;
+        Ok(Asked { command, by: self.by, key, trace: self.trace.clone() })
+    }
+
+    fn key(&self, key: &str, operation: &str, body: &impl Serialize) -> Result<KeyUse, Problem> {
+        // Everybody has their own keys; the same text from two people is two keys.
+        let who = self.by.map_or_else(String::new, |by| by.to_string());
+        let body = serde_json::to_vec(body).map_err(Problem::internal)?;
+        Ok(KeyUse {
+            id: digest(&[who.as_bytes(), key.as_bytes()]),
+            body: digest(&[operation.as_bytes(), &body]),
+        })
+    }
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
+    short
+}
+
+/// What a command did: the group (none: it was so already) and whether it is told again.
+pub struct Did {
+    pub host: Host,
+    pub group: Option<std::sync::Arc<Group>>,
+    pub repeated: bool,
+}
+
+/// Asks the show; a refusal becomes its problem, marked when it is told again under its key.
+pub async fn ask(app: &App, show: ShowId, asked: Asked) -> Result<Did, Response> {
+    let (host, answer) = app.hosts.ask(show, asked).await.map_err(|e| Problem::from(e).into_response())?;
+    match answer {
+        Answer::Done { group, repeated } => Ok(Did { host, group: Some(group), repeated }),
+        Answer::Already => Ok(Did { host, group: None, repeated: true }),
+        Answer::Refused { refusal, repeated } => {
+            let response = Problem::from(refusal).into_response();
+            Err(about(&host, if repeated { replayed(response) } else { response }))
+        }
+    }
+}
+
+/// Marks an answer that was given before.
+pub fn replayed(mut response: Response) -> Response {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// Adds what every answer about a show carries.
+pub fn about(host: &Host, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    let headers = response.headers_mut();
+    headers.insert(SHOW_EPOCH, host.epoch.into());
+    if let Ok(value) = HeaderValue::from_str(&host.read(|show| show.last_at).to_string()) {
+        headers.insert(AS_OF, value);
+    }
+    response
+}

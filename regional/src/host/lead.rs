@@ -1,0 +1,110 @@
+//! Beginning to lead a show: promise a ballot that was never used, fold the journal, append the `Led` entry.
+
+use std::sync::{Arc, RwLock};
+
+use common::ShowId;
+use jiff::Timestamp;
+use raft::client::ShowRecord;
+use tokio::sync::mpsc;
+
+use super::refused::Refused;
+use super::{Host, HostError, Hosts, MAILBOX, task};
+use crate::journal::{Append, Appended, Ballot, Head, JournalError, Settled};
+use crate::show::{Event, Group, Show};
+
+/// Leads `show`; `first` is the group that creates it, where it is new.
+pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> Result<Host, HostError> {
+    let record = owner(hosts, show).await?;
+    let means = &hosts.0.means;
+    if record.owner != means.region {
+        return Err(HostError::NotOwner { owner: record.owner, epoch: record.epoch });
+    }
+    let ballot = Ballot { epoch: record.epoch, session: means.session, attempt: means.attempts.next() };
+    if first.is_some() {
+        means.journal.create(show).await.map_err(unreadable)?;
+    }
+    let head = means.journal.prepare(show, ballot).await.map_err(unreadable)?;
+    let before = means.journal.fold(show, head.seq).await.map_err(unreadable)?;
+    let now = Timestamp::now();
+    let at = before.as_ref().map_or(now, |show| show.last_at.max(now));
+    let led = Event::Led { epoch: ballot.epoch, session: ballot.session, attempt: ballot.attempt };
+    let mut groups = vec![Group { at, by: None, key: None, trace: None, events: vec![led] }];
+    if before.is_none() {
+        // A journal without its first event was created and never written; only its creation may go on.
+        groups.push(first.ok_or(HostError::NoShow)?);
+    }
+    let head = append_led(hosts, show, ballot, head, at, &groups).await?;
+    let state = Show::fold(before, head.seq, &groups).map_err(HostError::Broken)?;
+    let state = state.ok_or_else(|| HostError::Broken(format!("{show}: nothing to lead")))?;
+
+    let (sender, mailbox) = mpsc::channel(MAILBOX);
+    let committed = Arc::new(RwLock::new(state.clone()));
+    let host = Host { epoch: record.epoch, mailbox: sender.clone(), committed: committed.clone() };
+    let task = task::Task {
+        hosts: hosts.clone(),
+        show,
+        ballot,
+        head,
+        decided: state,
+        committed,
+        mailbox,
+        own: sender.downgrade(),
+        refused: Refused::default(),
+    };
+    means.metrics.shows_active.inc();
+    tokio::spawn(task.run());
+    means.projector.nudge(show);
+    Ok(host)
+}
+
+/// The registry's record: as last heard, else asked for.
+async fn owner(hosts: &Hosts, show: ShowId) -> Result<ShowRecord, HostError> {
+    let means = &hosts.0.means;
+    if let Some(record) = means.view.show(show) {
+        return Ok(record);
+    }
+    match means.registry.get_show(show).await {
+        Ok(Some(record)) => {
+            means.view.note(record.clone());
+            Ok(record)
+        }
+        Ok(None) => Err(HostError::NoShow),
+        Err(error) => Err(HostError::Unavailable(error.to_string())),
+    }
+}
+
+/// When it is committed, all before it is.
+async fn append_led(
+    hosts: &Hosts,
+    show: ShowId,
+    ballot: Ballot,
+    head: Head,
+    at: Timestamp,
+    groups: &[Group],
+) -> Result<Head, HostError> {
+    let means = &hosts.0.means;
+    let append = Append { show, ballot, head, at, groups: groups.to_vec() };
+    match means.writer.append(append).await {
+        Appended::Done(head) => Ok(head),
+        Appended::Lost => Err(HostError::Unavailable("another process took the show".into())),
+        Appended::Failed(why) => Err(HostError::Unavailable(why)),
+        Appended::Unknown(next) => {
+            let settled = means.journal.settle(show, next.seq, &next.hash).await.map_err(unreadable)?;
+            // The nonce has moved: even if it is there, this ballot's head is not the one we know.
+            Err(HostError::Unavailable(format!("leading was interrupted ({settled:?}); try again")))
+        }
+    }
+}
+
+pub(super) fn unreadable(error: JournalError) -> HostError {
+    match error {
+        JournalError::Unknown => HostError::NoShow,
+        JournalError::Refused(_) | JournalError::Store(_) => HostError::Unavailable(error.to_string()),
+        JournalError::Corrupt { .. } => HostError::Broken(error.to_string()),
+    }
+}
+
+/// What a settled batch means for those who wait.
+pub(super) fn was_done(settled: Settled) -> bool {
+    settled == Settled::Done
+}

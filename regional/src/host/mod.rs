@@ -1,0 +1,218 @@
+//! Hosts: one task a show that this region owns. It takes commands from a bounded mailbox, decides all that
+//! wait at once against the state in memory, and hands one batch to the journal: a hundred buyers of a hot
+//! show cost one commit.
+//!
+//! Invariants: nothing is answered, shown or projected before its entry is committed; a batch of unknown
+//! outcome is settled by the journal, and the show is then led anew; what a refusal rests on is committed too.
+
+mod lead;
+mod refused;
+mod task;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use common::{Problem, RegionName, ShowId};
+use raft::client::{RegistryClient, RegistryView};
+use tokio::sync::{OnceCell, mpsc, oneshot};
+
+use crate::app::not_owner;
+use crate::journal::{Attempts, Journal, Writer};
+use crate::metrics::Metrics;
+use crate::projection::Nudge;
+use crate::show::{Asked, Group, Refusal, Show};
+
+/// A full mailbox answers "busy" instead of waiting for ever.
+const MAILBOX: usize = 4_096;
+
+/// Longer than any batch takes; past it the outcome is unknown to the asker.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What hosts need of their process.
+pub struct Means {
+    pub region: RegionName,
+    /// This process's life, as the registry numbered it.
+    pub session: u64,
+    pub journal: Journal,
+    pub writer: Writer,
+    pub registry: RegistryClient,
+    pub view: RegistryView,
+    pub projector: Nudge,
+    pub attempts: Attempts,
+    pub metrics: Metrics,
+}
+
+#[derive(Clone)]
+pub struct Hosts(Arc<Inner>);
+
+struct Inner {
+    means: Means,
+    active: Mutex<HashMap<ShowId, Arc<OnceCell<Host>>>>,
+}
+
+/// A show that is led here.
+#[derive(Clone)]
+pub struct Host {
+    pub epoch: u64,
+    mailbox: mpsc::Sender<Message>,
+    committed: Arc<RwLock<Show>>,
+}
+
+struct Message {
+    asked: Asked,
+    answer: oneshot::Sender<Result<Replayable, HostError>>,
+}
+
+/// What a show answered; everything in it is committed.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Done now, or before under the same key (`repeated`).
+    Done { group: Arc<Group>, repeated: bool },
+    /// It was so already.
+    Already,
+    /// `repeated`: it was refused before under the same key.
+    Refused { refusal: Refusal, repeated: bool },
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("{owner} owns the show in epoch {epoch}")]
+    NotOwner { owner: RegionName, epoch: u64 },
+    #[error("there is no such show")]
+    NoShow,
+    #[error("the show's mailbox is full")]
+    Busy,
+    /// Nothing was done.
+    #[error("not possible now: {0}")]
+    Unavailable(String),
+    #[error("the outcome is not known")]
+    OutcomeUnknown,
+    #[error("{0}")]
+    Broken(String),
+    /// The host ended before it took the command; ask again.
+    #[error("the host stopped")]
+    Stopped,
+}
+
+impl From<HostError> for Problem {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::NotOwner { owner, epoch } => not_owner(&owner, epoch),
+            HostError::NoShow => Self::not_found("show"),
+            HostError::Busy => Self::unavailable("show-busy", "too many requests wait for this show", 1),
+            HostError::Unavailable(why) => {
+                tracing::warn!(why, "show unavailable");
+                Self::unavailable("show-unavailable", "this show cannot be changed at the moment", 1)
+            }
+            HostError::Stopped => Self::unavailable("show-unavailable", "this show is changing hands", 1),
+            HostError::OutcomeUnknown => Self::outcome_unknown(),
+            HostError::Broken(why) => Self::internal(why),
+        }
+    }
+}
+
+impl Hosts {
+    pub fn new(means: Means) -> Self {
+        Self(Arc::new(Inner { means, active: Mutex::default() }))
+    }
+
+    /// The host of a show, leading it first where nobody here does.
+    pub async fn get(&self, show: ShowId) -> Result<Host, HostError> {
+        self.led(show, None).await
+    }
+
+    /// A new show, its first entry committed. The registry must know it already.
+    pub async fn create(&self, show: ShowId, group: Group) -> Result<Host, HostError> {
+        self.led(show, Some(group)).await
+    }
+
+    async fn led(&self, show: ShowId, first: Option<Group>) -> Result<Host, HostError> {
+        let slot = self.active().entry(show).or_default().clone();
+        let host = slot.get_or_try_init(|| lead::lead(self, show, first)).await.cloned();
+        if host.is_err() {
+            self.forget(show, &slot);
+        }
+        host
+    }
+
+    /// Asks a show for something. What surely did not happen is tried again a few times.
+    pub async fn ask(&self, show: ShowId, asked: Asked) -> Result<(Host, Answer), HostError> {
+        for _ in 0..3 {
+            let host = self.get(show).await?;
+            match host.ask(asked.clone()).await {
+                Err(HostError::Stopped) => {}
+                answer => return Ok((host, self.first_answer(show, answer?).await?)),
+            }
+        }
+        Err(HostError::Unavailable("the show is changing hands".into()))
+    }
+
+    /// Where the answer only tells that it was done before, what was done then.
+    async fn first_answer(&self, show: ShowId, answer: Replayable) -> Result<Answer, HostError> {
+        let (seq, index) = match answer {
+            Replayable::Fresh(answer) => return Ok(answer),
+            Replayable::Before { seq, index } => (seq, index),
+        };
+        let entry = self.0.means.journal.entry(show, seq).await.map_err(lead::unreadable)?;
+        let group = entry.groups.into_iter().nth(index as usize);
+        let group =
+            group.ok_or_else(|| HostError::Broken(format!("{show}: no group {index} in entry {seq}")))?;
+        Ok(Answer::Done { group: Arc::new(group), repeated: true })
+    }
+
+    /// The state of a show that is led here already; the projector reads it instead of the journal.
+    pub fn peek(&self, show: ShowId) -> Option<Host> {
+        self.active().get(&show).and_then(|slot| slot.get().cloned())
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, HashMap<ShowId, Arc<OnceCell<Host>>>> {
+        self.0.active.lock().expect("no code panics while holding it")
+    }
+
+    /// Lets go of a slot, unless another has taken its place.
+    fn forget(&self, show: ShowId, slot: &Arc<OnceCell<Host>>) {
+        let mut active = self.active();
+        if active.get(&show).is_some_and(|present| Arc::ptr_eq(present, slot)) {
+            active.remove(&show);
+        }
+    }
+
+    fn forget_host(&self, show: ShowId, mailbox: &mpsc::WeakSender<Message>) {
+        let mut active = self.active();
+        let same = |slot: &Arc<OnceCell<Host>>| {
+            let (Some(host), Some(mine)) = (slot.get(), mailbox.upgrade()) else { return false };
+            host.mailbox.same_channel(&mine)
+        };
+        if active.get(&show).is_some_and(same) {
+            active.remove(&show);
+        }
+        drop(active);
+    }
+}
+
+/// A committed answer, or the place in the journal where it stands.
+enum Replayable {
+    Fresh(Answer),
+    Before { seq: u64, index: u32 },
+}
+
+impl Host {
+    async fn ask(&self, asked: Asked) -> Result<Replayable, HostError> {
+        let (answer, result) = oneshot::channel();
+        self.mailbox.try_send(Message { asked, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => HostError::Busy,
+            mpsc::error::TrySendError::Closed(_) => HostError::Stopped,
+        })?;
+        match tokio::time::timeout(ANSWER_DEADLINE, result).await {
+            Ok(Ok(answer)) => answer,
+            // The task dropped the message without deciding it, or ended after: only it could know.
+            Ok(Err(_)) | Err(_) => Err(HostError::OutcomeUnknown),
+        }
+    }
+
+    /// Looks at the committed state. Short: the host waits meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&Show) -> T) -> T {
+        look(&self.committed.read().expect("never poisoned"))
+    }
+}

@@ -1,0 +1,53 @@
+//! Ballots, heads and entries.
+
+use common::ShowId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::show::Group;
+
+/// One try of one process to lead one show; ordered by epoch, then session, then attempt. Never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    pub epoch: u64,
+    pub session: u64,
+    pub attempt: u64,
+}
+
+/// Where a show's journal ends, in this store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Nothing below this ballot may be appended.
+    pub promised: Ballot,
+    /// The ballot of the last entry.
+    pub accepted: Ballot,
+    pub seq: u64,
+    pub committed: u64,
+    pub hash: Vec<u8>,
+    pub nonce: i64,
+}
+
+/// A decoded entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub show: ShowId,
+    pub seq: u64,
+    pub ballot: Ballot,
+    pub at: Timestamp,
+    pub hash: Vec<u8>,
+    pub groups: Vec<Group>,
+}
+
+/// The hash of an entry: over the hash before it, its place, its ballot and its bytes.
+pub fn chain(before: &[u8], show: ShowId, seq: u64, ballot: Ballot, format: i16, events: &[u8]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(before);
+    hash.update(show.0.as_bytes());
+    for number in [seq, ballot.epoch, ballot.session, ballot.attempt] {
+        hash.update(number.to_be_bytes());
+    }
+    hash.update(format.to_be_bytes());
+    hash.update(events);
+    hash.finalize().to_vec()
+}

@@ -1,0 +1,216 @@
+//! Reading journals, promising ballots, settling unknown outcomes. Every statement about journals that is
+//! not an append stands here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::ShowId;
+use deadpool_postgres::Pool;
+use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
+use super::entry::{Ballot, Entry, Head, chain};
+use crate::show::{self, Show};
+
+/// The journals in one store.
+#[derive(Clone)]
+pub struct Journal {
+    pool: Pool,
+}
+
+/// Why a journal could not be read or promised.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the show has no journal here")]
+    Unknown,
+    #[error("a later ballot was promised: {0:?}")]
+    Refused(Ballot),
+    /// An operator's case: nothing is guessed.
+    #[error("the journal of {show} is corrupt at {seq}: {why}")]
+    Corrupt { show: ShowId, seq: u64, why: String },
+    #[error("the store cannot be reached: {0}")]
+    Store(String),
+}
+
+impl From<tokio_postgres::Error> for JournalError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(describe(&error))
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for JournalError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+/// The error with its cause; tokio-postgres' own text is only "db error".
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message()))
+}
+
+/// What became of a batch whose outcome was unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Done,
+    NotDone,
+}
+
+/// Postgres has no unsigned integers; these numbers count from one and never reach the sign.
+pub(super) fn big(number: u64) -> i64 {
+    i64::try_from(number).expect("sequence numbers, epochs and sessions stay below 2^63")
+}
+
+fn number(row: &Row, column: &str) -> u64 {
+    u64::try_from(row.get::<_, i64>(column)).expect("the schema keeps these columns positive")
+}
+
+fn ballot(row: &Row, prefix: &str) -> Ballot {
+    Ballot {
+        epoch: number(row, &format!("{prefix}epoch")),
+        session: number(row, &format!("{prefix}session")),
+        attempt: number(row, &format!("{prefix}attempt")),
+    }
+}
+
+fn head(row: &Row) -> Head {
+    Head {
+        promised: ballot(row, "promised_"),
+        accepted: ballot(row, "accepted_"),
+        seq: number(row, "seq"),
+        committed: number(row, "committed"),
+        hash: row.get("hash"),
+        nonce: row.get("nonce"),
+    }
+}
+
+impl Journal {
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Makes an empty journal; a repeat changes nothing.
+    pub async fn create(&self, show: ShowId) -> Result<(), JournalError> {
+        let insert = "INSERT INTO show_head (show_id, promised_epoch, promised_session, promised_attempt)
+                      VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING";
+        self.pool.get().await?.execute(insert, &[&show.0]).await?;
+        Ok(())
+    }
+
+    /// Promises `ballot`, durably, and answers the head; refused when a later one was promised. The same
+    /// ballot is refused too: it belongs to one try.
+    pub async fn prepare(&self, show: ShowId, ballot: Ballot) -> Result<Head, JournalError> {
+        let promise = "UPDATE show_head
+               SET promised_epoch = $2, promised_session = $3, promised_attempt = $4
+             WHERE show_id = $1 AND (promised_epoch, promised_session, promised_attempt) < ($2, $3, $4)
+            RETURNING *";
+        let client = self.pool.get().await?;
+        let parts = [big(ballot.epoch), big(ballot.session), big(ballot.attempt)];
+        let row = client.query_opt(promise, &[&show.0, &parts[0], &parts[1], &parts[2]]).await?;
+        if let Some(row) = row {
+            return Ok(head(&row));
+        }
+        let present = client.query_opt("SELECT * FROM show_head WHERE show_id = $1", &[&show.0]).await?;
+        Err(present.map_or(JournalError::Unknown, |row| JournalError::Refused(head(&row).promised)))
+    }
+
+    /// The entries after `after`, in order, up to `upto`; each checked against the one before.
+    pub async fn entries(
+        &self,
+        show: ShowId,
+        after: u64,
+        upto: u64,
+    ) -> Result<impl Stream<Item = Result<Entry, JournalError>> + use<>, JournalError> {
+        let client = self.pool.get().await?;
+        let mut before = (after, Vec::new());
+        if after > 0 {
+            let select = "SELECT hash FROM show_journal WHERE show_id = $1 AND seq = $2";
+            let row = client.query_opt(select, &[&show.0, &big(after)]).await?;
+            before.1 = row.ok_or_else(|| corrupt(show, after, "the entry is missing"))?.get(0);
+        }
+        let select = "SELECT seq, epoch, session, attempt, at, format, hash, events FROM show_journal
+                       WHERE show_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
+        let (show_id, from, to) = (show.0, big(after), big(upto));
+        let statement = client.prepare_cached(select).await?;
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&show_id, &from, &to];
+        let rows = client.query_raw(&statement, params).await?;
+        // The connection goes back to the pool when the last row is read.
+        Ok(rows.map_err(JournalError::from).map(move |row| {
+            let _held = &client;
+            let entry = decode(show, &row?, &before.1, before.0)?;
+            before = (entry.seq, entry.hash.clone());
+            Ok(entry)
+        }))
+    }
+
+    /// One entry.
+    pub async fn entry(&self, show: ShowId, seq: u64) -> Result<Entry, JournalError> {
+        let entries = self.entries(show, seq - 1, seq).await?;
+        let found: Vec<Entry> = entries.try_collect().await?;
+        found.into_iter().next().ok_or_else(|| corrupt(show, seq, "the entry is missing"))
+    }
+
+    /// Folds the journal up to `upto`.
+    pub async fn fold(&self, show: ShowId, upto: u64) -> Result<Option<Show>, JournalError> {
+        let mut entries = std::pin::pin!(self.entries(show, 0, upto).await?);
+        let (mut state, mut last) = (None, 0);
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            last = entry.seq;
+            state =
+                Show::fold(state, entry.seq, &entry.groups).map_err(|why| corrupt(show, entry.seq, why))?;
+        }
+        if last == upto { Ok(state) } else { Err(corrupt(show, last + 1, "the entry is missing")) }
+    }
+
+    /// The number of the last committed entry; none where the show has no journal here.
+    pub async fn committed(&self, show: ShowId) -> Result<Option<u64>, JournalError> {
+        let client = self.pool.get().await?;
+        let row = client.query_opt("SELECT committed FROM show_head WHERE show_id = $1", &[&show.0]).await?;
+        Ok(row.map(|row| number(&row, "committed")))
+    }
+
+    /// What became of the append that would have brought `show` to (`seq`, `hash`). Bumping the nonce waits
+    /// for a transaction in flight, and makes a later straggler of it miss.
+    pub async fn settle(&self, show: ShowId, seq: u64, hash: &[u8]) -> Result<Settled, JournalError> {
+        let bump = "UPDATE show_head SET nonce = nonce + 1 WHERE show_id = $1 RETURNING seq";
+        let client = self.pool.get().await?;
+        let row = client.query_opt(bump, &[&show.0]).await?.ok_or(JournalError::Unknown)?;
+        if number(&row, "seq") < seq {
+            return Ok(Settled::NotDone);
+        }
+        let select = "SELECT 1 FROM show_journal WHERE show_id = $1 AND seq = $2 AND hash = $3";
+        let found = client.query_opt(select, &[&show.0, &big(seq), &hash]).await?;
+        Ok(if found.is_some() { Settled::Done } else { Settled::NotDone })
+    }
+}
+
+fn corrupt(show: ShowId, seq: u64, why: impl Into<String>) -> JournalError {
+    JournalError::Corrupt { show, seq, why: why.into() }
+}
+
+fn decode(show: ShowId, row: &Row, before: &[u8], last: u64) -> Result<Entry, JournalError> {
+    let seq = number(row, "seq");
+    if seq != last + 1 {
+        return Err(corrupt(show, last + 1, "the entry is missing"));
+    }
+    let (format, events): (i16, Vec<u8>) = (row.get("format"), row.get("events"));
+    let (ballot, hash): (Ballot, Vec<u8>) = (ballot(row, ""), row.get("hash"));
+    if chain(before, show, seq, ballot, format, &events) != hash {
+        return Err(corrupt(show, seq, "its hash does not fit"));
+    }
+    let groups = show::decode(format, &events).map_err(|why| corrupt(show, seq, why))?;
+    Ok(Entry { show, seq, ballot, at: row.get::<_, Timestamp>("at"), hash, groups })
+}
+
+/// Draws the `attempt` part of ballots: it rises at every try of this process to lead any show.
+#[derive(Default)]
+pub struct Attempts(AtomicU64);
+
+impl Attempts {
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

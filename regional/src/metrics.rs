@@ -1,0 +1,108 @@
+//! What an operator asks of a region.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::show::PaymentStatus;
+
+#[derive(Clone)]
+pub struct Metrics {
+    reservations: IntCounterVec,
+    payments: IntCounterVec,
+    refunds: IntCounterVec,
+    check_ins: IntCounterVec,
+    pending: IntGaugeVec,
+    /// Shows led by this process now.
+    pub shows_active: IntGauge,
+    /// Commands decided, by result.
+    pub commands: IntCounterVec,
+    /// Append statements, by result.
+    pub journal_statements: IntCounterVec,
+    /// Shows whose entries went into one statement.
+    pub journal_batch_shows: Histogram,
+    /// One append statement with its commit.
+    pub journal_append_seconds: Histogram,
+    /// Shows whose read models were behind at the last sweep.
+    pub projection_behind: IntGauge,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["result"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> prometheus::Result<Histogram> {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let pending = Opts::new(
+            "marquee_saga_pending",
+            "Payments and refunds that wait for the provider for more than ten seconds.",
+        );
+        let pending = IntGaugeVec::new(pending, &["kind"])?;
+        registry.register(Box::new(pending.clone()))?;
+        Ok(Self {
+            reservations: counter("marquee_reservations_total", "Reservations asked for, by result.")?,
+            payments: counter("marquee_payments_total", "Payments settled, by result.")?,
+            refunds: counter("marquee_refunds_total", "Refunds carried out, by result.")?,
+            check_ins: counter("marquee_check_ins_total", "Tickets shown at the door, by result.")?,
+            pending,
+            shows_active: gauge("marquee_shows_active", "Shows led by this process now.")?,
+            commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
+            journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
+            journal_batch_shows: histogram(
+                "marquee_journal_batch_shows",
+                "Shows whose entries went into one statement.",
+                vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],
+            )?,
+            journal_append_seconds: histogram(
+                "marquee_journal_append_duration_seconds",
+                "One append statement with its commit.",
+                vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
+            )?,
+            projection_behind: gauge(
+                "marquee_projection_shows_behind",
+                "Shows whose read models were behind at the last sweep.",
+            )?,
+        })
+    }
+
+    pub fn reservation(&self, result: &str) {
+        self.reservations.with_label_values(&[result]).inc();
+    }
+
+    pub fn check_in(&self, result: &str) {
+        self.check_ins.with_label_values(&[result]).inc();
+    }
+
+    /// A payment's outcome, when it was news.
+    pub fn payment(&self, status: Option<PaymentStatus>, news: bool) {
+        let result = match status {
+            Some(PaymentStatus::Completed) => "completed",
+            Some(PaymentStatus::Pending) => "pending",
+            Some(PaymentStatus::Failed) => "failed",
+            Some(PaymentStatus::Refunded | PaymentStatus::PartiallyRefunded) => "refunded",
+            None => return,
+        };
+        if news {
+            self.payments.with_label_values(&[result]).inc();
+        }
+    }
+
+    pub fn refund(&self, done: bool) {
+        self.refunds.with_label_values(&[if done { "completed" } else { "failed" }]).inc();
+    }
+
+    pub fn pending(&self, payments: usize, refunds: usize) {
+        for (kind, count) in [("payment", payments), ("refund", refunds)] {
+            self.pending.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}

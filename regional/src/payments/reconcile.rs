@@ -1,0 +1,111 @@
+//! The reconciler of money and time: finds payments and refunds that nobody brings to their end (a process
+//! died, a provider was away) and reservations whose time is over in shows that nobody asks for. No input but
+//! the read models; the same path after a crash as before.
+
+use std::time::Duration;
+
+use common::{PaymentId, RefundId, ReservationId, ShowId};
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::saga;
+use crate::app::App;
+use crate::host::HostError;
+use crate::show::{Asked, Command};
+
+const PERIOD: Duration = Duration::from_secs(2);
+
+// Younger ones are still with the request that started them.
+const OPEN_PAYMENTS: &str = "
+SELECT id FROM payments WHERE status = 'pending' AND created_at < now() - interval '10 seconds'
+ ORDER BY created_at LIMIT 200";
+const OPEN_REFUNDS: &str = "
+SELECT id FROM refunds WHERE status = 'pending' AND created_at < now() - interval '10 seconds'
+ ORDER BY created_at LIMIT 200";
+
+/// A show that is led expires its reservations itself, in time.
+const LAPSED: &str = "
+SELECT id FROM reservations WHERE status = 'reserved' AND expires_at < now() - interval '1 second'
+ ORDER BY expires_at LIMIT 200";
+
+/// A hall booked for a show that never came to be is free again.
+const ORPHANED_BOOKINGS: &str = "
+DELETE FROM hall_bookings b WHERE created_at < now() - interval '10 minutes'
+   AND NOT EXISTS (SELECT 1 FROM show_journal j WHERE j.show_id = b.show_id)";
+
+pub struct Reconciler {
+    pub app: App,
+}
+
+impl Reconciler {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut period = tokio::time::interval(PERIOD);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = period.tick() => {}
+            }
+            if let Err(error) = self.pass().await {
+                tracing::warn!(error = %format!("{error:#}"), "reconciliation interrupted");
+            }
+        }
+    }
+
+    async fn pass(&self) -> anyhow::Result<()> {
+        let payments = self.ids::<PaymentId>(OPEN_PAYMENTS).await?;
+        let refunds = self.ids::<RefundId>(OPEN_REFUNDS).await?;
+        let lapsed = self.ids::<ReservationId>(LAPSED).await?;
+        self.app.metrics.pending(payments.len(), refunds.len());
+
+        futures::stream::iter(payments).for_each_concurrent(8, |id| self.settle(id)).await;
+        futures::stream::iter(refunds).for_each_concurrent(8, |id| self.give_back(id)).await;
+        let shows: std::collections::BTreeSet<ShowId> = lapsed.iter().map(ReservationId::show).collect();
+        futures::stream::iter(shows).for_each_concurrent(8, |show| self.expire(show)).await;
+
+        self.app.pool.get().await?.execute(ORPHANED_BOOKINGS, &[]).await?;
+        Ok(())
+    }
+
+    async fn ids<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &self,
+        select: &str,
+    ) -> anyhow::Result<Vec<T>> {
+        let rows = self.app.pool.get().await?.query(select, &[]).await?;
+        rows.iter().map(|row| Ok(row.get::<_, &str>(0).parse()?)).collect()
+    }
+
+    async fn settle(&self, id: PaymentId) {
+        let settled = async {
+            let host = self.app.hosts.get(id.show()).await?;
+            match host.read(|show| show.payments.get(&id).cloned()) {
+                Some(payment) if payment.is_open() => {
+                    saga::settle(&self.app, &host, &payment).await.map(drop)
+                }
+                _ => Ok(()),
+            }
+        };
+        report(&id, settled.await);
+    }
+
+    async fn give_back(&self, id: RefundId) {
+        let given = async {
+            let host = self.app.hosts.get(id.show()).await?;
+            saga::give_back(&self.app, &host, id).await
+        };
+        report(&id, given.await);
+    }
+
+    async fn expire(&self, show: ShowId) {
+        let asked = Asked { command: Command::ExpireDue, by: None, key: None, trace: None };
+        report(&show, self.app.hosts.ask(show, asked).await.map(drop).map_err(saga::Stuck::from));
+    }
+}
+
+fn report(what: &impl std::fmt::Display, result: Result<(), saga::Stuck>) {
+    match result {
+        // Its owner is elsewhere and brings it to its end there.
+        Ok(()) | Err(saga::Stuck::Host(HostError::NotOwner { .. })) => {}
+        Err(why) => tracing::warn!(%what, %why, "not settled yet"),
+    }
+}

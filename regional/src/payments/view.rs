@@ -1,0 +1,76 @@
+//! What the API says of payments and refunds.
+
+use common::{Money, PaymentId, RefundId, ReservationId, ShowId};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::show::{FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Show};
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PaymentView {
+    pub id: PaymentId,
+    pub reservation_id: ReservationId,
+    pub show_id: ShowId,
+    pub method: Method,
+    pub status: PaymentStatus,
+    pub amount: Money,
+    pub refunded: Money,
+    /// Why it failed.
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+    pub settled_at: Option<Timestamp>,
+}
+
+impl PaymentView {
+    pub fn of(show: &Show, payment: &Payment) -> Self {
+        Self {
+            id: payment.id,
+            reservation_id: payment.reservation,
+            show_id: show.plan.facts.show,
+            method: payment.method,
+            status: payment.status,
+            amount: show.plan.money(payment.amount),
+            refunded: show.plan.money(payment.refunded),
+            reason: payment.failure.clone(),
+            created_at: payment.started_at,
+            settled_at: payment.settled_at,
+        }
+    }
+
+    /// As it was first answered, however it went on since.
+    pub fn first(show: &Show, payment: &Payment, first: &FirstResult) -> Self {
+        let status = match first {
+            FirstResult::Pending => PaymentStatus::Pending,
+            FirstResult::Completed => PaymentStatus::Completed,
+            FirstResult::Failed { .. } => PaymentStatus::Failed,
+        };
+        let settled_at = if status == PaymentStatus::Pending { None } else { payment.settled_at };
+        Self { status, settled_at, refunded: show.plan.money(0), ..Self::of(show, payment) }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RefundView {
+    pub id: RefundId,
+    pub payment_id: PaymentId,
+    pub reservation_id: Option<ReservationId>,
+    pub status: RefundStatus,
+    pub amount: Money,
+    pub reason: String,
+    pub created_at: Timestamp,
+}
+
+impl RefundView {
+    pub fn of(show: &Show, refund: &Refund) -> Self {
+        Self {
+            id: refund.id,
+            payment_id: refund.payment,
+            reservation_id: show.payments.get(&refund.payment).map(|p| p.reservation),
+            status: refund.status,
+            amount: show.plan.money(refund.amount),
+            reason: refund.reason.clone(),
+            created_at: refund.at,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The calls about one reservation.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use common::authz::{Authorized, Permission};
+use common::http::{Json, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, from_json};
+use common::problem::ProblemDetails;
+use common::{Money, Problem, RefundId, ReservationId, ShowId};
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::list;
+use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted};
+use super::view::ReservationView;
+use crate::app::App;
+use crate::asking::{Asker, Did, TraceParent, about, ask, replayed};
+use crate::host::Host;
+use crate::payments::saga;
+use crate::payments::view::RefundView;
+use crate::show::{Cancel, ChangeSeats, Command, Event, Group, Reservation, Reserve, Show, quote};
+
+pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
+    ("POST", "/v1/shows/{id}/reservations", Permission::Role("reservation", "create")),
+    ("GET", "/v1/shows/{id}/reservations", Permission::Role("reservation", "read")),
+    ("GET", "/v1/reservations", Permission::SignedIn),
+    ("GET", "/v1/reservations/{id}", Permission::OwnerOr("reservation", "read")),
+    // Not `reservation create`: every customer has that, and would pass for staff.
+    ("PATCH", "/v1/reservations/{id}", Permission::OwnerOr("reservation", "cancel")),
+    ("POST", "/v1/reservations/{id}/cancel", Permission::OwnerOr("reservation", "cancel")),
+];
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(reserve, list::of_show))
+        .routes(routes!(list::own))
+        .routes(routes!(read, change))
+        .routes(routes!(cancel))
+}
+
+/// Letters and digits that are not mistaken for one another.
+const REFERENCE: &[u8; 31] = b"23456789ABCDEFGHJKLMNPQRSTUVWXY";
+
+/// A reference of eight characters: 39 bits, looked up together with the show.
+fn reference() -> String {
+    (0..8).map(|_| char::from(REFERENCE[rand::random_range(0..REFERENCE.len())])).collect()
+}
+
+/// Reserve seats
+///
+/// All of them or none. They are held until `expires_at`; pay before.
+#[utoipa::path(
+    post, path = "/v1/shows/{id}/reservations", tag = "reservations", operation_id = "create_reservation",
+    params(("id" = ShowId, Path), ("Idempotency-Key" = String, Header, description = "unique to this wish; repeat it on retries")),
+    request_body = NewReservation,
+    responses(
+        (status = 201, description = "The seats are held", body = ReservationView,
+         headers(("Location" = String, description = "the reservation's path"),
+                 ("Idempotent-Replayed" = Option<bool>, description = "`true` when it was answered before"))),
+        (status = 409, description = "`seats-unavailable` with `seats`, `seat-limit`, `not-on-sale`",
+         body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 421, description = "`not-owner`: the show changed hands and could not be followed",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn reserve(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(show): Path<ShowId>,
+    RequiredIdempotencyKey(key): RequiredIdempotencyKey,
+    Json(body): Json<NewReservation>,
+) -> Result<Response, Response> {
+    let seats = wanted(&body.seats).map_err(IntoResponse::into_response)?;
+    let contact = contact(body.contact_email.as_deref()).map_err(IntoResponse::into_response)?;
+    let by = authorized.actor().map_err(IntoResponse::into_response)?.user();
+    let home = app.home_of(show);
+    let by_staff = authorized.may(home.as_ref(), "reservation", "cancel");
+    // Staff who name a contact reserve for a customer without an account.
+    let customer = (!by_staff || contact.is_none()).then_some(by);
+    let command = Command::Reserve(Reserve {
+        id: ReservationId::new(show, Timestamp::now(), rand::random()),
+        reference: reference(),
+        customer,
+        contact,
+        seats,
+        by_staff,
+    });
+    let asker = Asker { by: Some(by), trace };
+    let operation = format!("POST /v1/shows/{show}/reservations");
+    let asked = asker.asks(command, Some(&key), &operation, &body).map_err(IntoResponse::into_response)?;
+    let answer = ask(&app, show, asked).await;
+    app.metrics.reservation(match &answer {
+        Ok(_) => "reserved",
+        Err(response) if response.status() == StatusCode::CONFLICT => "refused",
+        Err(_) => "failed",
+    });
+    let Did { host, group, repeated } = answer?;
+    let view = group.and_then(|group| host.read(|show| ReservationView::first(show, &group)));
+    let view = view.ok_or_else(|| Problem::internal("a reservation left no event").into_response())?;
+    let location = HeaderValue::from_str(&format!("/v1/reservations/{}", view.id));
+    let location = location.map_err(|e| Problem::internal(e).into_response())?;
+    let response = about(&host, (StatusCode::CREATED, [(header::LOCATION, location)], Json(view)));
+    Ok(if repeated { replayed(response) } else { response })
+}
+
+/// The reservation's show and the reservation itself, if the caller may see it.
+pub(crate) async fn visible(
+    app: &App,
+    authorized: &Authorized,
+    id: ReservationId,
+) -> Result<(Host, Reservation), Problem> {
+    let host = app.hosts.get(id.show()).await.map_err(|e| match Problem::from(e) {
+        missing if missing.status == StatusCode::NOT_FOUND => Problem::not_found("reservation"),
+        other => other,
+    })?;
+    let reservation = host.read(|show| show.reservations.get(&id).cloned());
+    let reservation = reservation.ok_or_else(|| Problem::not_found("reservation"))?;
+    authorized.require_owner(reservation.customer, "reservation")?;
+    Ok((host, reservation))
+}
+
+/// Read a reservation
+#[utoipa::path(
+    get, path = "/v1/reservations/{id}", tag = "reservations", operation_id = "get_reservation",
+    params(("id" = ReservationId, Path)),
+    responses((status = 200, description = "The reservation", body = ReservationView))
+)]
+async fn read(
+    State(app): State<App>,
+    authorized: Authorized,
+    Path(id): Path<ReservationId>,
+) -> Result<Response, Problem> {
+    let (host, reservation) = visible(&app, &authorized, id).await?;
+    let view = host.read(|show| ReservationView::of(show, &reservation));
+    Ok(about(&host, Json(view)))
+}
+
+/// Change the seats of a reservation
+///
+/// In one step, while it is not paid. The deadline does not move.
+#[utoipa::path(
+    patch, path = "/v1/reservations/{id}", tag = "reservations", operation_id = "change_reservation",
+    params(("id" = ReservationId, Path)), request_body = ChangedSeats,
+    responses(
+        (status = 200, description = "The reservation with its new seats", body = ReservationView),
+        (status = 409, description = "`seats-unavailable`, `reservation-expired`, `payment-under-way`, `wrong-state`",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn change(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(id): Path<ReservationId>,
+    OptionalIdempotencyKey(key): OptionalIdempotencyKey,
+    Json(body): Json<ChangedSeats>,
+) -> Result<Response, Response> {
+    let seats = wanted(&body.seats).map_err(IntoResponse::into_response)?;
+    visible(&app, &authorized, id).await.map_err(IntoResponse::into_response)?;
+    let by_staff = authorized.by_role();
+    let command = Command::ChangeSeats(ChangeSeats { reservation: id, seats, by_staff });
+    let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
+    let operation = format!("PATCH /v1/reservations/{id}");
+    let asked =
+        asker.asks(command, key.as_deref(), &operation, &body).map_err(IntoResponse::into_response)?;
+    let Did { host, .. } = ask(&app, id.show(), asked).await?;
+    present(&host, id).map_err(IntoResponse::into_response)
+}
+
+fn present(host: &Host, id: ReservationId) -> Result<Response, Problem> {
+    let view = host.read(|show| show.reservations.get(&id).map(|r| ReservationView::of(show, r)));
+    let view = view.ok_or_else(|| Problem::not_found("reservation"))?;
+    Ok(about(host, Json(view)))
+}
+
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DryRun {
+    /// Only say what would go back.
+    dry_run: Option<bool>,
+}
+
+/// A canceled reservation, or what canceling it would bring.
+#[derive(Debug, Serialize, ToSchema)]
+struct CanceledView {
+    #[serde(flatten)]
+    reservation: ReservationView,
+    /// Money on its way back; none where nothing was paid.
+    refund: Option<RefundView>,
+    quote: QuoteView,
+    dry_run: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct QuoteView {
+    refund: Money,
+    /// What the cinema keeps.
+    fee: Money,
+}
+
+/// Cancel a reservation
+///
+/// All of it or some of its seats, which are free again at once. What goes back follows the refund policy
+/// that the show was sold under; ask first with `dry_run=true`.
+#[utoipa::path(
+    post, path = "/v1/reservations/{id}/cancel", tag = "reservations", operation_id = "cancel_reservation",
+    params(("id" = ReservationId, Path), DryRun,
+           ("Idempotency-Key" = Option<String>, Header, description = "honoured where sent")),
+    request_body = NewCancellation,
+    responses(
+        (status = 200, description = "The reservation and what goes back", body = CanceledView),
+        (status = 409, description = "`refund-window-closed`, `reservation-expired`, `payment-under-way`, `wrong-state`",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn cancel(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(id): Path<ReservationId>,
+    Query(dry): Query<DryRun>,
+    OptionalIdempotencyKey(key): OptionalIdempotencyKey,
+    body: Bytes,
+) -> Result<Response, Response> {
+    // A bare POST cancels everything.
+    let body: NewCancellation = if body.iter().all(u8::is_ascii_whitespace) {
+        NewCancellation::default()
+    } else {
+        from_json(&body).map_err(IntoResponse::into_response)?
+    };
+    let (host, reservation) = visible(&app, &authorized, id).await.map_err(IntoResponse::into_response)?;
+    let by_staff = authorized.by_role();
+    let offer = host.read(|show| offer(show, &reservation, &body, by_staff));
+    if dry.dry_run == Some(true) {
+        let quote = offer.map_err(|refusal| Problem::from(refusal).into_response())?;
+        let reservation = host.read(|show| ReservationView::of(show, &reservation));
+        return Ok(about(&host, Json(CanceledView { reservation, refund: None, quote, dry_run: true })));
+    }
+    let refund = RefundId::new(id.show(), Timestamp::now(), rand::random());
+    let command = Command::Cancel(Cancel { reservation: id, seats: body.seats.clone(), by_staff, refund });
+    let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
+    let operation = format!("POST /v1/reservations/{id}/cancel");
+    let asked =
+        asker.asks(command, key.as_deref(), &operation, &body).map_err(IntoResponse::into_response)?;
+    let Did { host, group, repeated } = ask(&app, id.show(), asked).await?;
+    let refund = group.as_deref().and_then(started_refund);
+    if let Some(refund) = refund
+        && let Err(stuck) = saga::give_back(&app, &host, refund).await
+    {
+        // It is committed as started; the reconciler carries it on.
+        tracing::warn!(%refund, %stuck, "a refund is not finished yet");
+    }
+    let kept = offer.map_or(0, |offer| offer.fee.amount);
+    let response = canceled(&host, id, refund, kept).map_err(IntoResponse::into_response)?;
+    Ok(if repeated { replayed(response) } else { response })
+}
+
+fn started_refund(group: &Group) -> Option<RefundId> {
+    group.events.iter().find_map(|event| match event {
+        Event::Canceled(cancellation) => cancellation.refund.as_ref().map(|back| back.refund),
+        _ => None,
+    })
+}
+
+fn canceled(
+    host: &Host,
+    id: ReservationId,
+    refund: Option<RefundId>,
+    kept: i64,
+) -> Result<Response, Problem> {
+    let view = host.read(|show| {
+        let reservation = ReservationView::of(show, show.reservations.get(&id)?);
+        let refund = refund.and_then(|id| show.refunds.get(&id)).map(|r| RefundView::of(show, r));
+        let back = refund.as_ref().map_or_else(|| show.plan.money(0), |r| r.amount);
+        let quote = QuoteView { refund: back, fee: show.plan.money(if refund.is_some() { kept } else { 0 }) };
+        Some(CanceledView { reservation, refund, quote, dry_run: false })
+    });
+    let view = view.ok_or_else(|| Problem::not_found("reservation"))?;
+    Ok(about(host, Json(view)))
+}
+
+fn offer(
+    show: &Show,
+    reservation: &Reservation,
+    body: &NewCancellation,
+    by_staff: bool,
+) -> Result<QuoteView, crate::show::Refusal> {
+    let lines = crate::show::chosen(show, reservation, body.seats.as_deref())?;
+    let quote = quote(show, reservation, &lines, by_staff, Timestamp::now())?;
+    Ok(QuoteView { refund: show.plan.money(quote.refund), fee: show.plan.money(quote.fee) })
+}

@@ -1,0 +1,86 @@
+//! The bodies of the calls about reservations, and what they may hold.
+
+use common::{FieldError, Problem};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// At most this many seats in one request.
+const MAX_SEATS: usize = 100;
+const MAX_NAME: usize = 16;
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewReservation {
+    /// All of them or none.
+    #[schema(min_items = 1, max_items = 100)]
+    pub seats: Vec<WantedSeat>,
+    /// Of the customer, where staff reserve for one.
+    #[schema(max_length = 254, example = "ada@example.org")]
+    pub contact_email: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WantedSeat {
+    #[schema(max_length = 16, example = "A1")]
+    pub seat: String,
+    /// `adult` where absent.
+    #[schema(max_length = 32, example = "adult")]
+    pub category: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangedSeats {
+    /// The seats to have instead; all of them or none.
+    #[schema(min_items = 1, max_items = 100)]
+    pub seats: Vec<WantedSeat>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCancellation {
+    /// Names of seats; absent: all.
+    #[schema(min_items = 1, max_items = 100)]
+    pub seats: Option<Vec<String>>,
+}
+
+/// Seat and category, as the core takes them; too many or absurd ones are refused here.
+pub fn wanted(seats: &[WantedSeat]) -> Result<Vec<(String, Option<String>)>, Problem> {
+    if seats.is_empty() || seats.len() > MAX_SEATS {
+        return Err(Problem::invalid("seats", format!("name 1 to {MAX_SEATS} seats")));
+    }
+    let mut faults = Vec::new();
+    for (at, wanted) in seats.iter().enumerate() {
+        if wanted.seat.is_empty() || wanted.seat.len() > MAX_NAME {
+            faults.push(FieldError {
+                field: format!("seats[{at}].seat"),
+                message: format!("must be 1 to {MAX_NAME} characters"),
+            });
+        }
+        if wanted.category.as_ref().is_some_and(|c| c.is_empty() || c.len() > 32) {
+            faults.push(FieldError {
+                field: format!("seats[{at}].category"),
+                message: "must be 1 to 32 characters".into(),
+            });
+        }
+    }
+    common::http::all_fields(faults)?;
+    Ok(seats.iter().map(|w| (w.seat.clone(), w.category.clone())).collect())
+}
+
+/// A plausible address, or 422.
+pub fn contact(email: Option<&str>) -> Result<Option<String>, Problem> {
+    let Some(email) = email else { return Ok(None) };
+    let email = email.trim();
+    let plausible = email.len() <= 254
+        && email.split_once('@').is_some_and(|(name, host)| {
+            !name.is_empty() && host.contains('.') && !host.starts_with('.') && !host.ends_with('.')
+        })
+        && !email.chars().any(|c| c.is_whitespace() || c.is_control());
+    if plausible {
+        Ok(Some(email.to_owned()))
+    } else {
+        Err(Problem::invalid("contact_email", "is not an email address"))
+    }
+}

@@ -1,0 +1,166 @@
+//! What can be asked of a show, and every named refusal.
+
+use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
+use jiff::Timestamp;
+
+use super::event::{Created, Event, Key};
+use super::state::Method;
+
+pub type KeyUse = Key;
+
+/// A command with its context. Ids and chance are the asker's; the core draws none.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub command: Command,
+    pub by: Option<UserId>,
+    pub key: Option<KeyUse>,
+    pub trace: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    Reserve(Reserve),
+    ChangeSeats(ChangeSeats),
+    StartPayment(StartPayment),
+    /// What the provider said of a payment; `refund` is for money that has no reservation any more.
+    SettlePayment {
+        payment: PaymentId,
+        outcome: Outcome,
+        chance: u32,
+        refund: RefundId,
+    },
+    Cancel(Cancel),
+    Refund(NewRefund),
+    /// What the provider said of a refund.
+    SettleRefund {
+        refund: RefundId,
+        failed: Option<String>,
+    },
+    CheckIn(CheckIn),
+    /// Ends the reservations whose time is over.
+    ExpireDue,
+}
+
+/// A show is created by its first entry, not decided against a state.
+pub type CreateShow = Created;
+
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    pub id: ReservationId,
+    /// Short, for people: on the mail, at the counter.
+    pub reference: String,
+    pub customer: Option<UserId>,
+    pub contact: Option<String>,
+    /// Seat name and category; none: the adult price.
+    pub seats: Vec<(String, Option<String>)>,
+    /// Staff are not held to the customers' limit.
+    pub by_staff: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ChangeSeats {
+    pub reservation: ReservationId,
+    pub seats: Vec<(String, Option<String>)>,
+    pub by_staff: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct StartPayment {
+    pub id: PaymentId,
+    pub reservation: ReservationId,
+    pub method: Method,
+    pub token: Option<String>,
+    /// Where no provider is asked (cash, nothing to pay), the tickets come at once.
+    pub chance: u32,
+}
+
+/// What is known of a payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Completed,
+    Pending,
+    /// No money moved and none will.
+    Failed {
+        reason: String,
+        declined: bool,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    pub reservation: ReservationId,
+    /// None: all of it.
+    pub seats: Option<Vec<String>>,
+    pub by_staff: bool,
+    /// For the refund, if there is one.
+    pub refund: RefundId,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewRefund {
+    pub id: RefundId,
+    pub payment: PaymentId,
+    /// Minor units; none: all that is left.
+    pub amount: Option<i64>,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct CheckIn {
+    pub ticket: TicketId,
+    pub nonce: String,
+    /// When it happened, for scanners that were offline.
+    pub at: Option<Timestamp>,
+    pub force: bool,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Append these.
+    Do(Vec<Event>),
+    /// It was done before, under this key, at (seq, index): answer the same again.
+    Repeat {
+        seq: u64,
+        index: u32,
+    },
+    /// It is so already; nothing to append.
+    Already,
+    Refuse(Refusal),
+}
+
+/// Why a show says no. Each has a stable code in the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    SeatsUnavailable(Vec<String>),
+    UnknownSeats(Vec<String>),
+    UnknownCategory {
+        seat: String,
+        category: String,
+    },
+    NoSeats,
+    DuplicateSeat(String),
+    SeatLimit {
+        limit: u32,
+    },
+    NotOnSale(&'static str),
+    UnknownReservation,
+    UnknownPayment,
+    UnknownTicket,
+    ReservationExpired,
+    /// It is in a state that does not allow it: paid already, canceled, …
+    WrongState(&'static str),
+    PaymentUnderWay(PaymentId),
+    RefundWindowClosed,
+    RefundTooLarge {
+        remainder: i64,
+    },
+    AlreadyAdmitted {
+        at: Timestamp,
+        by: Option<UserId>,
+    },
+    TicketCanceled,
+    TicketRefunded,
+    NonceReused,
+    KeyReused,
+}

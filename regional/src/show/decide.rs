@@ -1,0 +1,338 @@
+//! Commands against the present state: events, or a named refusal.
+
+use std::collections::BTreeSet;
+
+use common::{PaymentId, RefundId, ReservationId, TicketId};
+use jiff::{SignedDuration, Timestamp};
+
+use super::command::{
+    Asked, Cancel, ChangeSeats, CheckIn, Command, Decision, NewRefund, Outcome, Refusal, Reserve,
+    StartPayment,
+};
+use super::event::{Cancellation, Event, GivenBack, SeatLine};
+use super::money::{paid_by, quote};
+use super::state::{
+    Method, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show, ShowStatus,
+    TicketStatus,
+};
+
+use Decision::{Already, Do, Refuse};
+
+/// A category that a seat is sold in when the buyer names none.
+const DEFAULT_CATEGORY: &str = "adult";
+
+/// Decides one command. `now` is the leader's clock, not before the last entry. The host first appends what
+/// is [`due`], so that no seat counts as held beyond its time.
+pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
+    if let Some(key) = &asked.key
+        && let Some(used) = show.keys.get(&key.id)
+        && used.at + super::apply::KEY_KEPT > now
+    {
+        return if used.body == key.body {
+            Decision::Repeat { seq: used.seq, index: used.index }
+        } else {
+            Refuse(Refusal::KeyReused)
+        };
+    }
+    let decided = match &asked.command {
+        Command::Reserve(command) => reserve(show, command, now),
+        Command::ChangeSeats(command) => change_seats(show, command, now),
+        Command::StartPayment(command) => start_payment(show, command, now),
+        Command::SettlePayment { payment, outcome, chance, refund } => {
+            settle_payment(show, *payment, outcome, *chance, *refund, now)
+        }
+        Command::Cancel(command) => cancel(show, command, now),
+        Command::Refund(command) => refund(show, command, now),
+        Command::SettleRefund { refund, failed } => settle_refund(show, *refund, failed.as_deref()),
+        Command::CheckIn(command) => check_in(show, command, now),
+        Command::ExpireDue => Ok(due(show, now)),
+    };
+    match decided {
+        Ok(events) if events.is_empty() => Already,
+        Ok(events) => Do(events),
+        Err(refusal) => Refuse(refusal),
+    }
+}
+
+/// The reservations whose time is over. One with a payment under way is not among the deadlines.
+pub fn due(show: &Show, now: Timestamp) -> Vec<Event> {
+    show.deadlines
+        .iter()
+        .take_while(|(deadline, _)| *deadline <= now)
+        .map(|(_, reservation)| Event::Lapsed { reservation: *reservation })
+        .collect()
+}
+
+type Decided = Result<Vec<Event>, Refusal>;
+
+fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
+    on_sale(show, now)?;
+    let seats = price_seats(show, &command.seats, None)?;
+    if let (Some(limit), Some(customer), false) =
+        (show.plan.facts.max_seats_per_customer, command.customer, command.by_staff)
+        && show.seats_of(customer) + seats.len() > limit as usize
+    {
+        return Err(Refusal::SeatLimit { limit });
+    }
+    let hold = SignedDuration::from_secs(show.plan.facts.hold_secs.into());
+    Ok(vec![Event::Reserved {
+        reservation: command.id,
+        reference: command.reference.clone(),
+        customer: command.customer,
+        contact: command.contact.clone(),
+        seats,
+        expires_at: now + hold,
+    }])
+}
+
+fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
+    let reservation = reserved(show, command.reservation)?;
+    no_payment_under_way(show, reservation)?;
+    on_sale(show, now)?;
+    let seats = price_seats(show, &command.seats, Some(reservation.id))?;
+    if let (Some(limit), Some(customer), false) =
+        (show.plan.facts.max_seats_per_customer, reservation.customer, command.by_staff)
+        && show.seats_of(customer) - reservation.seats.len() + seats.len() > limit as usize
+    {
+        return Err(Refusal::SeatLimit { limit });
+    }
+    if seats == reservation.seats {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::SeatsChanged { reservation: reservation.id, seats }])
+}
+
+fn on_sale(show: &Show, now: Timestamp) -> Result<(), Refusal> {
+    let facts = &show.plan.facts;
+    if show.status == ShowStatus::Canceled {
+        return Err(Refusal::NotOnSale("the show is canceled"));
+    }
+    if facts.on_sale_at.is_some_and(|at| now < at) {
+        return Err(Refusal::NotOnSale("the sale has not begun"));
+    }
+    if now >= facts.starts_at {
+        return Err(Refusal::NotOnSale("the show has begun"));
+    }
+    Ok(())
+}
+
+/// All seats free (or held by `own`), each once, each with a price; or the refusal that names every one.
+fn price_seats(
+    show: &Show,
+    wanted: &[(String, Option<String>)],
+    own: Option<ReservationId>,
+) -> Result<Vec<SeatLine>, Refusal> {
+    if wanted.is_empty() {
+        return Err(Refusal::NoSeats);
+    }
+    let unknown: Vec<String> = wanted
+        .iter()
+        .filter(|(name, _)| show.plan.seat(name).is_none())
+        .map(|(name, _)| name.clone())
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::UnknownSeats(unknown));
+    }
+    let (mut lines, mut taken, mut seen) = (Vec::with_capacity(wanted.len()), Vec::new(), BTreeSet::new());
+    for (name, category) in wanted {
+        let Some(seat) = show.plan.seat(name) else { continue };
+        if !seen.insert(seat) {
+            return Err(Refusal::DuplicateSeat(name.clone()));
+        }
+        let free = match show.seats[seat as usize] {
+            SeatState::Free => true,
+            SeatState::Held(by) => Some(by) == own,
+            SeatState::Sold(_) | SeatState::Blocked => false,
+        };
+        if !free {
+            taken.push(name.clone());
+            continue;
+        }
+        let category = category.as_deref().unwrap_or(DEFAULT_CATEGORY);
+        let Some(amount) = show.plan.price(seat, category) else {
+            return Err(Refusal::UnknownCategory { seat: name.clone(), category: category.to_owned() });
+        };
+        lines.push(SeatLine { seat, category: category.to_owned(), amount });
+    }
+    if taken.is_empty() { Ok(lines) } else { Err(Refusal::SeatsUnavailable(taken)) }
+}
+
+/// The reservation, if its seats are still only held.
+fn reserved(show: &Show, id: ReservationId) -> Result<&Reservation, Refusal> {
+    let reservation = show.reservations.get(&id).ok_or(Refusal::UnknownReservation)?;
+    match reservation.status {
+        ReservationStatus::Reserved => Ok(reservation),
+        ReservationStatus::Expired => Err(Refusal::ReservationExpired),
+        ReservationStatus::Paid => Err(Refusal::WrongState("the reservation is paid")),
+        ReservationStatus::Canceled => Err(Refusal::WrongState("the reservation is canceled")),
+        ReservationStatus::Refunded => Err(Refusal::WrongState("the reservation is refunded")),
+    }
+}
+
+fn no_payment_under_way(show: &Show, reservation: &Reservation) -> Result<(), Refusal> {
+    let open = reservation.payments.iter().find(|id| show.payments.get(id).is_some_and(|p| p.is_open()));
+    open.map_or(Ok(()), |id| Err(Refusal::PaymentUnderWay(*id)))
+}
+
+fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided {
+    let reservation = reserved(show, command.reservation)?;
+    no_payment_under_way(show, reservation)?;
+    let amount = reservation.total_minor();
+    let started = Event::PaymentStarted {
+        payment: command.id,
+        reservation: reservation.id,
+        method: command.method,
+        amount,
+        token: command.token.clone(),
+    };
+    // Cash is in the drawer, and nothing is nothing: no provider has a say.
+    if command.method == Method::Cash || amount == 0 {
+        let tickets = new_tickets(show, reservation, command.chance, now);
+        return Ok(vec![started, Event::PaymentCompleted { payment: command.id, tickets }]);
+    }
+    Ok(vec![started])
+}
+
+fn new_tickets(show: &Show, reservation: &Reservation, chance: u32, now: Timestamp) -> Vec<TicketId> {
+    let id = show.plan.facts.show;
+    (0..).zip(&reservation.seats).map(|(n, _)| TicketId::new(id, now, chance.wrapping_add(n))).collect()
+}
+
+fn settle_payment(
+    show: &Show,
+    id: PaymentId,
+    outcome: &Outcome,
+    chance: u32,
+    refund: RefundId,
+    now: Timestamp,
+) -> Decided {
+    let payment = show.payments.get(&id).ok_or(Refusal::UnknownPayment)?;
+    let reservation = show.reservations.get(&payment.reservation).ok_or(Refusal::UnknownReservation)?;
+    match (outcome, payment.status) {
+        (Outcome::Completed, PaymentStatus::Pending) if reservation.status == ReservationStatus::Reserved => {
+            let tickets = new_tickets(show, reservation, chance, now);
+            Ok(vec![Event::PaymentCompleted { payment: id, tickets }])
+        }
+        // Money that nobody can claim, or that came after it was said to have failed, goes back.
+        (Outcome::Completed, PaymentStatus::Pending | PaymentStatus::Failed) => {
+            Ok(vec![Event::PaymentUnclaimed { payment: id, refund }])
+        }
+        (Outcome::Pending, PaymentStatus::Pending) if payment.first.is_none() => {
+            Ok(vec![Event::PaymentPending { payment: id }])
+        }
+        (Outcome::Failed { reason, declined }, PaymentStatus::Pending) => {
+            Ok(vec![Event::PaymentFailed { payment: id, reason: reason.clone(), declined: *declined }])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {
+    let reservation = show.reservations.get(&command.reservation).ok_or(Refusal::UnknownReservation)?;
+    match reservation.status {
+        ReservationStatus::Reserved | ReservationStatus::Paid => {}
+        ReservationStatus::Canceled => return Ok(Vec::new()),
+        ReservationStatus::Expired => return Err(Refusal::ReservationExpired),
+        ReservationStatus::Refunded => return Err(Refusal::WrongState("the reservation is refunded")),
+    }
+    no_payment_under_way(show, reservation)?;
+    let lines = chosen(show, reservation, command.seats.as_deref())?;
+    let admitted =
+        |seat: u32| reservation.tickets.iter().any(|t| t.seat == seat && t.status == TicketStatus::Admitted);
+    if !command.by_staff && lines.iter().any(|line| admitted(line.seat)) {
+        return Err(Refusal::WrongState("a ticket of it was used"));
+    }
+    let refund = match paid_by(show, reservation) {
+        Some(payment) if reservation.status == ReservationStatus::Paid => {
+            let quote = quote(show, reservation, &lines, command.by_staff, now)?;
+            (quote.refund > 0).then_some(GivenBack {
+                refund: command.refund,
+                payment: payment.id,
+                amount: quote.refund,
+            })
+        }
+        _ => None,
+    };
+    let seats = lines.iter().map(|line| line.seat).collect();
+    Ok(vec![Event::Canceled(Cancellation { reservation: reservation.id, seats, refund })])
+}
+
+/// The lines of a reservation that are meant: all, or those named.
+pub fn chosen<'a>(
+    show: &Show,
+    reservation: &'a Reservation,
+    names: Option<&[String]>,
+) -> Result<Vec<&'a SeatLine>, Refusal> {
+    let Some(names) = names else { return Ok(reservation.seats.iter().collect()) };
+    if names.is_empty() {
+        return Err(Refusal::NoSeats);
+    }
+    let (mut lines, mut unknown) = (Vec::new(), Vec::new());
+    for name in names {
+        let line = show.plan.seat(name).and_then(|seat| reservation.seats.iter().find(|l| l.seat == seat));
+        match line {
+            Some(line) if lines.contains(&line) => return Err(Refusal::DuplicateSeat(name.clone())),
+            Some(line) => lines.push(line),
+            None => unknown.push(name.clone()),
+        }
+    }
+    if unknown.is_empty() { Ok(lines) } else { Err(Refusal::UnknownSeats(unknown)) }
+}
+
+fn refund(show: &Show, command: &NewRefund, now: Timestamp) -> Decided {
+    let payment = show.payments.get(&command.payment).ok_or(Refusal::UnknownPayment)?;
+    match payment.status {
+        PaymentStatus::Completed | PaymentStatus::PartiallyRefunded => {}
+        PaymentStatus::Pending => return Err(Refusal::PaymentUnderWay(payment.id)),
+        PaymentStatus::Failed => return Err(Refusal::WrongState("the payment failed; nothing was charged")),
+        PaymentStatus::Refunded => return Err(Refusal::RefundTooLarge { remainder: 0 }),
+    }
+    let remainder = payment.remainder();
+    let amount = command.amount.unwrap_or(remainder);
+    if amount <= 0 || amount > remainder {
+        return Err(Refusal::RefundTooLarge { remainder });
+    }
+    // Who was refunded after the show keeps the seat's place in the books: it cannot be sold again anyway.
+    let release = amount == remainder && now < show.plan.facts.starts_at;
+    Ok(vec![Event::RefundStarted {
+        refund: command.id,
+        payment: payment.id,
+        amount,
+        reason: command.reason.clone(),
+        release,
+    }])
+}
+
+fn settle_refund(show: &Show, id: RefundId, failed: Option<&str>) -> Decided {
+    let refund = show.refunds.get(&id).ok_or(Refusal::UnknownPayment)?;
+    if refund.status != RefundStatus::Pending {
+        return Ok(Vec::new());
+    }
+    Ok(vec![match failed {
+        None => Event::RefundCompleted { refund: id },
+        Some(reason) => Event::RefundFailed { refund: id, reason: reason.to_owned() },
+    }])
+}
+
+fn check_in(show: &Show, command: &CheckIn, now: Timestamp) -> Decided {
+    let (_, ticket) = show.ticket(command.ticket).ok_or(Refusal::UnknownTicket)?;
+    match show.nonces.get(&command.nonce) {
+        Some(used_for) if *used_for == command.ticket => return Ok(Vec::new()),
+        Some(_) => return Err(Refusal::NonceReused),
+        None => {}
+    }
+    if !command.force {
+        match ticket.status {
+            TicketStatus::Valid => {}
+            TicketStatus::Admitted => {
+                let (at, by) = ticket.admission.as_ref().map_or((now, None), |a| (a.at, a.by));
+                return Err(Refusal::AlreadyAdmitted { at, by });
+            }
+            TicketStatus::Canceled => return Err(Refusal::TicketCanceled),
+            TicketStatus::Refunded => return Err(Refusal::TicketRefunded),
+        }
+    }
+    // A scanner's clock may be ahead; nobody was admitted in the future.
+    let at = command.at.map_or(now, |at| at.min(now));
+    Ok(vec![Event::CheckedIn { ticket: ticket.id, nonce: command.nonce.clone(), at, forced: command.force }])
+}

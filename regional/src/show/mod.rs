@@ -1,0 +1,29 @@
+//! The show core: the rules of the business, and nothing else.
+//!
+//! [`decide`] turns a command and the present state into events or a refusal; [`Show::apply`] folds events
+//! into the state. The journal of a show is the list of its events; the state is what it folds to.
+//!
+//! Invariant: no I/O, no clock, no chance, no async (a test reads these files and refuses them): time, ids
+//! and chance come with the command, so that every replica folds the same journal to the same state.
+
+mod apply;
+mod command;
+mod decide;
+mod event;
+mod money;
+mod state;
+
+pub use command::{
+    Asked, Cancel, ChangeSeats, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund, Outcome, Refusal,
+    Reserve, StartPayment,
+};
+pub use decide::{chosen, decide, due};
+pub use event::{
+    Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, PlanRow, PlanSeat, PriceLine, RefundTier,
+    SeatLine, decode, encode,
+};
+pub use money::{Quote, quote};
+pub use state::{
+    Admission, FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
+    ReservationStatus, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus,
+};

@@ -1,0 +1,223 @@
+//! The calls about shows.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use common::authz::{Authorized, Permission};
+use common::http::{Conditions, Json, Page, Paging, Path, Query};
+use common::problem::ProblemDetails;
+use common::{CinemaId, MovieId, Problem, ShowId};
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::create::{NewShow, create};
+use super::view::{SeatMap, ShowView};
+use crate::app::{App, db_failed};
+use crate::asking::{TraceParent, about};
+use crate::cinemas::model::parse_point;
+
+pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
+    ("GET", "/v1/shows", Permission::Public),
+    ("POST", "/v1/shows", Permission::RoleInBody("show", "write")),
+    ("GET", "/v1/shows/{id}", Permission::Public),
+    ("GET", "/v1/shows/{id}/seats", Permission::Public),
+];
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, post)).routes(routes!(read)).routes(routes!(seats))
+}
+
+#[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ShowSearch {
+    movie_id: Option<MovieId>,
+    cinema_id: Option<CinemaId>,
+    /// Shows that start at or after this; now, where it is absent.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Shows that start before this.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// `latitude,longitude` in degrees: the nearest cinemas' shows first.
+    #[param(example = "52.517,13.389")]
+    near: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Nearest cinema first where a point is given, then by start. The distance of all is 0 without one.
+const LIST: &str = "
+SELECT s.view, s.starts_at, s.id, d.distance
+  FROM shows s
+  JOIN cinemas c ON c.id = s.cinema_id
+ CROSS JOIN LATERAL (SELECT CASE WHEN $5::float8 IS NULL THEN 0
+                                 ELSE distance_m(c.latitude, c.longitude, $5, $6) END AS distance) d
+ WHERE ($1::uuid IS NULL OR s.movie_id = $1) AND ($2::uuid IS NULL OR s.cinema_id = $2)
+   AND s.starts_at >= $3 AND ($4::timestamptz IS NULL OR s.starts_at < $4)
+   AND ($7::bigint IS NULL OR (d.distance, s.starts_at, s.id) > ($7, $8::timestamptz, $9::uuid))
+ ORDER BY d.distance, s.starts_at, s.id LIMIT $10";
+
+/// List shows
+///
+/// Those of the region that answers (pin one with `X-Region`), or of the cinema named. Soonest first; with
+/// `near`, the nearest cinema's first.
+#[utoipa::path(
+    get, path = "/v1/shows", tag = "shows", operation_id = "list_shows",
+    params(ShowSearch, ("If-None-Match" = Option<String>, Header, description = "an `ETag` seen before")),
+    responses(
+        (status = 200, description = "A page of shows", body = Page<ShowView>,
+         headers(("ETag" = String, description = "changes with the content"))),
+        (status = 304, description = "As before"),
+    )
+)]
+async fn list(
+    State(app): State<App>,
+    conditions: Conditions,
+    Query(query): Query<ShowSearch>,
+) -> Result<Response, Problem> {
+    if let Some(cinema) = query.cinema_id.filter(|cinema| !cinema.is_home(app.region())) {
+        return Err(app.elsewhere(cinema.home_tag(), "cinema"));
+    }
+    let paging = Paging { limit: query.limit, cursor: query.cursor.clone() };
+    let (limit, after) = (paging.limit()?, paging.after()?);
+    let after = after.map(|text| {
+        position(&text).ok_or_else(|| Problem::invalid("cursor", "is not a cursor that this list gave"))
+    });
+    let (distance, starts_at, id) =
+        after.transpose()?.map_or((None, None, None), |(d, at, id)| (Some(d), Some(at), Some(id)));
+    let near = query.near.as_deref().map(parse_point).transpose()?;
+    let (latitude, longitude) = near.unzip();
+    let from = query.from.unwrap_or_else(Timestamp::now);
+    let (movie, cinema) = (query.movie_id.map(|m| m.0), query.cinema_id.map(|c| c.0));
+    app.projector.caught_up().await;
+    let rows = app
+        .db()
+        .await?
+        .query(
+            LIST,
+            &[
+                &movie,
+                &cinema,
+                &from,
+                &query.to,
+                &latitude,
+                &longitude,
+                &distance,
+                &starts_at,
+                &id,
+                &(limit + 1),
+            ],
+        )
+        .await
+        .map_err(db_failed)?;
+    let items: Vec<(Value, String)> = rows
+        .iter()
+        .map(|row| {
+            let (at, id): (Timestamp, uuid::Uuid) = (row.get("starts_at"), row.get("id"));
+            (row.get("view"), format!("{} {at} {id}", row.get::<_, i64>("distance")))
+        })
+        .collect();
+    let page = Page::of(items, limit, |(_, position)| position.clone());
+    let next_cursor = page.next_cursor;
+    let items = page.items.into_iter().map(|(view, _)| view).collect();
+    Ok(conditions.answer(0, &Page::<Value> { items, next_cursor }))
+}
+
+/// A cursor's content: distance, start, id.
+fn position(text: &str) -> Option<(i64, Timestamp, uuid::Uuid)> {
+    let mut parts = text.split(' ');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Create a show
+///
+/// In a hall of the caller's region. The show keeps the hall's layout of now.
+#[utoipa::path(
+    post, path = "/v1/shows", tag = "shows", operation_id = "create_show", request_body = NewShow,
+    responses(
+        (status = 201, description = "The show", body = ShowView,
+         headers(("Location" = String, description = "the show's path"))),
+        (status = 409, description = "`hall-busy`: it overlaps another show in that hall",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn post(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Json(new): Json<NewShow>,
+) -> Result<Response, Problem> {
+    if !new.hall_id.is_home(app.region()) {
+        return Err(match app.elsewhere(new.hall_id.home_tag(), "hall") {
+            unknown if unknown.status == StatusCode::NOT_FOUND => {
+                Problem::invalid("hall_id", "there is no such hall")
+            }
+            elsewhere => elsewhere,
+        });
+    }
+    authorized.require_in(Some(app.region()))?;
+    let host = create(&app, authorized.actor()?.user(), trace, new).await?;
+    let view = host.read(ShowView::of);
+    let location = format!("/v1/shows/{}", view.id);
+    let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;
+    Ok(about(&host, (StatusCode::CREATED, [(header::LOCATION, location)], Json(view))))
+}
+
+/// Read a show
+#[utoipa::path(
+    get, path = "/v1/shows/{id}", tag = "shows", operation_id = "get_show",
+    params(
+        ("id" = ShowId, Path),
+        ("If-None-Match" = Option<String>, Header, description = "an `ETag` seen before"),
+    ),
+    responses(
+        (status = 200, description = "The show", body = ShowView,
+         headers(("ETag" = String, description = "changes with the show"),
+                 ("X-Show-Epoch" = u64, description = "rises when the show changes hands"))),
+        (status = 304, description = "As before"),
+    )
+)]
+async fn read(
+    State(app): State<App>,
+    conditions: Conditions,
+    Path(id): Path<ShowId>,
+) -> Result<Response, Problem> {
+    let host = app.hosts.get(id).await?;
+    let (view, seq) = host.read(|show| (ShowView::of(show), show.seq));
+    Ok(about(&host, conditions.answer(i64::try_from(seq).unwrap_or(i64::MAX), &view)))
+}
+
+/// Read a show's seat map
+///
+/// From memory, as of the last committed change.
+#[utoipa::path(
+    get, path = "/v1/shows/{id}/seats", tag = "shows", operation_id = "get_seats",
+    params(
+        ("id" = ShowId, Path),
+        ("If-None-Match" = Option<String>, Header, description = "an `ETag` seen before"),
+    ),
+    responses(
+        (status = 200, description = "Every seat with its status and prices", body = SeatMap<'static>,
+         headers(("ETag" = String, description = "changes with any seat"),
+                 ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
+                 ("X-As-Of" = String, description = "when the last change was committed"))),
+        (status = 304, description = "As before"),
+    )
+)]
+async fn seats(
+    State(app): State<App>,
+    conditions: Conditions,
+    Path(id): Path<ShowId>,
+) -> Result<Response, Problem> {
+    let host = app.hosts.get(id).await?;
+    let answer = host.read(|show| {
+        let seq = i64::try_from(show.seq).unwrap_or(i64::MAX);
+        conditions.answer(seq, &SeatMap::of(show, host.epoch))
+    });
+    Ok(about(&host, answer).into_response())
+}

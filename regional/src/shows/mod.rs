@@ -1,0 +1,7 @@
+//! Shows over HTTP: created by managers, listed, looked at, and their seat maps.
+
+mod create;
+mod http;
+pub mod view;
+
+pub use http::{PERMISSIONS, routes};

@@ -1,0 +1,162 @@
+//! What the API says of a show, and of its seats.
+
+use common::{CinemaId, HallId, Money, MovieId, RegionName, ShowId};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::halls::layout::SeatType;
+use crate::show::{Created, SeatStatus, Show, ShowStatus};
+
+/// A hall is busy this long after the film, for people to leave and cleaners to come.
+pub const TURNAROUND: SignedDuration = SignedDuration::from_mins(20);
+
+/// Before this local hour a show counts for the business day before.
+const BUSINESS_DAY_BEGINS: SignedDuration = SignedDuration::from_hours(6);
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ShowView {
+    pub id: ShowId,
+    /// The cinema's home region, whoever owns the show today.
+    pub region: RegionName,
+    pub cinema_id: CinemaId,
+    pub cinema_name: String,
+    pub hall_id: HallId,
+    pub hall_name: String,
+    pub layout_version: i32,
+    pub movie_id: MovieId,
+    pub title: String,
+    pub runtime_min: i32,
+    pub starts_at: Timestamp,
+    /// In the cinema's zone, with its offset.
+    #[schema(example = "2026-11-21T20:15:00+01:00")]
+    pub starts_at_local: String,
+    pub ends_at: Timestamp,
+    /// The day it counts for in the books: a show at 01:00 belongs to the evening before.
+    #[schema(example = "2026-11-21")]
+    pub business_date: String,
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: String,
+    pub on_sale_at: Option<Timestamp>,
+    pub status: ShowStatus,
+    pub prices: Vec<PriceView>,
+    pub max_seats_per_customer: Option<u32>,
+    pub single_gap_rule: bool,
+    pub availability: Availability,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PriceView {
+    pub seat_type: SeatType,
+    #[schema(example = "adult")]
+    pub category: String,
+    pub amount: Money,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Availability {
+    pub total: usize,
+    pub free: usize,
+    pub held: usize,
+    pub sold: usize,
+    pub blocked: usize,
+}
+
+/// When the film is over.
+pub fn ends_at(facts: &Created) -> Timestamp {
+    facts.starts_at + SignedDuration::from_mins(facts.runtime_min.into())
+}
+
+fn local(at: Timestamp, zone: &str) -> Zoned {
+    // The zone was checked when the cinema was made; a server without it shows UTC rather than nothing.
+    at.to_zoned(TimeZone::get(zone).unwrap_or(TimeZone::UTC))
+}
+
+/// RFC 3339 with the zone's offset, to the second.
+pub fn local_text(at: Timestamp, zone: &str) -> String {
+    local(at, zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+impl ShowView {
+    pub fn of(show: &Show) -> Self {
+        let facts = &show.plan.facts;
+        let [free, held, sold, blocked] = show.counts();
+        let evening = local(facts.starts_at - BUSINESS_DAY_BEGINS, &facts.time_zone);
+        Self {
+            id: facts.show,
+            region: facts.home.clone(),
+            cinema_id: facts.cinema,
+            cinema_name: facts.cinema_name.clone(),
+            hall_id: facts.hall,
+            hall_name: facts.hall_name.clone(),
+            layout_version: facts.layout_version,
+            movie_id: facts.movie,
+            title: facts.title.clone(),
+            runtime_min: facts.runtime_min,
+            starts_at: facts.starts_at,
+            starts_at_local: local_text(facts.starts_at, &facts.time_zone),
+            ends_at: ends_at(facts),
+            business_date: evening.date().to_string(),
+            time_zone: facts.time_zone.clone(),
+            on_sale_at: facts.on_sale_at,
+            status: show.status,
+            prices: facts
+                .prices
+                .iter()
+                .map(|p| PriceView {
+                    seat_type: p.seat_type,
+                    category: p.category.clone(),
+                    amount: show.plan.money(p.amount),
+                })
+                .collect(),
+            max_seats_per_customer: facts.max_seats_per_customer,
+            single_gap_rule: facts.single_gap_rule,
+            availability: Availability { total: show.seats.len(), free, held, sold, blocked },
+        }
+    }
+}
+
+/// The live seat map.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SeatMap<'a> {
+    pub show_id: ShowId,
+    /// Rises when the show changes hands; with `seq` it orders what was seen.
+    pub epoch: u64,
+    pub seq: u64,
+    pub seats: Vec<SeatView<'a>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SeatView<'a> {
+    #[schema(example = "A1")]
+    pub seat: &'a str,
+    #[serde(rename = "type")]
+    pub kind: SeatType,
+    pub status: SeatStatus,
+    pub prices: Vec<CategoryPrice<'a>>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CategoryPrice<'a> {
+    #[schema(example = "adult")]
+    pub category: &'a str,
+    pub amount: Money,
+}
+
+impl<'a> SeatMap<'a> {
+    pub fn of(show: &'a Show, epoch: u64) -> Self {
+        let plan = &show.plan;
+        let prices = |kind: SeatType| -> Vec<CategoryPrice<'a>> {
+            let lines = plan.facts.prices.iter().filter(|p| p.seat_type == kind);
+            lines.map(|p| CategoryPrice { category: &p.category, amount: plan.money(p.amount) }).collect()
+        };
+        let seats = plan.places.iter().zip(&show.seats).map(|(place, state)| SeatView {
+            seat: &place.name,
+            kind: place.kind,
+            status: state.status(),
+            prices: prices(place.kind),
+        });
+        Self { show_id: plan.facts.show, epoch, seq: show.seq, seats: seats.collect() }
+    }
+}

@@ -1,0 +1,180 @@
+//! What can be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::RegionName;
+use common::telemetry::LogFormat;
+
+/// Cinema tickets, sold in several regions at once.
+#[derive(Parser)]
+#[command(name = "marquee", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a whole platform of several regions on this machine
+    Up(Up),
+    /// Kill, start and list the parts of a running platform
+    Ctl(Ctl),
+    /// Bring a database up to date; its URL comes from MARQUEE_POSTGRES_URL
+    Migrate {
+        kind: Database,
+    },
+    /// Bring data in through the API
+    Import {
+        #[command(subcommand)]
+        what: Import,
+    },
+    /// Measure a running platform
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Run the accounts, roles and catalogue service
+    Global(Service),
+    /// Run one region's cinemas, shows, reservations and payments
+    Regional(Service),
+    /// Run one voter of the ownership registry
+    Raft(Service),
+    /// Run one region's public entrance
+    Gateway(Service),
+    /// Run a stand-in for a payment provider
+    TestProvider(Service),
+    /// Run a command that dies with the launcher
+    #[command(hide = true)]
+    Guard {
+        #[arg(long)]
+        parent: u32,
+        #[arg(long)]
+        gently: bool,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Args)]
+pub struct Service {
+    /// TOML; what it leaves out comes from MARQUEE_… in the environment, or a default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Up {
+    /// Names of the regions [default: those the folder was made with, else eu,us,ap]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub regions: Vec<RegionName>,
+    /// Where data, logs and run.json are kept
+    #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+    pub data: PathBuf,
+    /// Use consecutive ports from this one on instead of free ones
+    #[arg(long, value_name = "N")]
+    pub port_base: Option<u16>,
+    /// No demo data
+    #[arg(long)]
+    pub empty: bool,
+    /// Forget what an earlier run left in the folder
+    #[arg(long)]
+    pub reset: bool,
+    /// How long reserved seats are held
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub hold_secs: Option<u64>,
+    /// How the services write their logs
+    #[arg(long, value_enum, default_value_t = Logs::Json)]
+    pub logs: Logs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Logs {
+    Json,
+    Text,
+}
+
+impl From<Logs> for LogFormat {
+    fn from(logs: Logs) -> Self {
+        match logs {
+            Logs::Json => Self::Json,
+            Logs::Text => Self::Text,
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Ctl {
+    /// The running platform's folder
+    #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+    pub data: PathBuf,
+    #[command(subcommand)]
+    pub order: Order,
+}
+
+#[derive(Subcommand)]
+pub enum Order {
+    /// kill -9 a service, or everything in a region
+    Kill(Target),
+    /// Start a service, or all that is missing in a region, and wait until it is ready
+    Start(Target),
+    /// List all parts
+    Status,
+}
+
+#[derive(Args)]
+pub struct Target {
+    /// A region, or `global`
+    pub place: String,
+    /// postgres, redis, raft, regional or gateway; in `global`: postgres, global or provider
+    pub service: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Database {
+    Global,
+    Regional,
+}
+
+#[derive(Subcommand)]
+pub enum Import {
+    /// Films from a CSV file whose first line names the columns
+    Movies {
+        file: PathBuf,
+        /// The running platform's folder: its first gateway and its admin account
+        #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+        data: PathBuf,
+        /// A gateway elsewhere; the account comes from MARQUEE_USERNAME and MARQUEE_PASSWORD
+        #[arg(long, value_name = "URL", conflicts_with = "data")]
+        url: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Customers buy seats through one gateway, each waiting for its answer before going on
+    Purchase {
+        /// The running platform's folder
+        #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+        data: PathBuf,
+        #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+        clients: u32,
+        #[arg(long, value_name = "S", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
+        /// Write the figures there too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

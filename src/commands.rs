@@ -1,0 +1,178 @@
+//! What each command does.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use marquee::api::Api;
+use marquee::bench::{self, Outcome};
+use marquee::import;
+use marquee::launcher::{self, Control, Options, Platform, Progress, Run};
+use marquee::services;
+
+use crate::cli::{Bench, Command, Ctl, Database, Import, Order, Up};
+
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(up) => platform(up).await,
+        Command::Ctl(ctl) => control(ctl).await,
+        Command::Migrate { kind } => migrate(kind).await,
+        Command::Import { what: Import::Movies { file, data, url } } => import_movies(&file, &data, url).await,
+        Command::Bench { what: Bench::Purchase { data, clients, seconds, json } } => {
+            bench_purchase(&data, clients, seconds, json).await
+        }
+        Command::Global(service) => services::global(service.config.as_deref()).await,
+        Command::Regional(service) => services::regional(service.config.as_deref()).await,
+        Command::Raft(service) => services::raft(service.config.as_deref()).await,
+        Command::Gateway(service) => services::gateway(service.config.as_deref()).await,
+        Command::TestProvider(service) => services::test_provider(service.config.as_deref()).await,
+        Command::Guard { .. } => anyhow::bail!("the guard runs before all else"),
+    }
+}
+
+async fn platform(up: Up) -> anyhow::Result<()> {
+    let options = Options {
+        regions: up.regions,
+        data: up.data,
+        port_base: up.port_base,
+        demo: !up.empty,
+        reset: up.reset,
+        hold_secs: up.hold_secs,
+        quiet: false,
+        log_format: up.logs.into(),
+        ..Options::default()
+    };
+    let stop = options.stop.clone();
+    tokio::spawn(async move {
+        common::http::stop_signal().await;
+        stop.cancel();
+        common::http::stop_signal().await;
+        // Impatience: whatever still runs dies with this process.
+        std::process::exit(130);
+    });
+    let (stop, started) = (options.stop.clone(), Instant::now());
+    let platform = match Platform::start(options).await {
+        Err(_) if stop.is_cancelled() => {
+            eprintln!("stopped before everything was up");
+            return Ok(());
+        }
+        started => started?,
+    };
+    eprintln!("ready after {:.1} s", started.elapsed().as_secs_f64());
+    launcher::print_report(&platform.run(), platform.data());
+    stop.cancelled().await;
+    eprintln!("stopping …");
+    platform.stop().await;
+    eprintln!("stopped");
+    Ok(())
+}
+
+async fn control(ctl: Ctl) -> anyhow::Result<()> {
+    let control = Control::of(&ctl.data)?;
+    let (verb, parts) = match &ctl.order {
+        Order::Status => {
+            for state in control.status().await? {
+                let pid = state.pid.map_or_else(|| "not running".to_owned(), |pid| pid.to_string());
+                println!("{:<17} {:<9} {pid}", state.region, state.service);
+            }
+            return Ok(());
+        }
+        Order::Kill(target) => ("killed", control.kill(&target.place, target.service.as_deref()).await?),
+        Order::Start(target) => ("started", control.start(&target.place, target.service.as_deref()).await?),
+    };
+    if parts.is_empty() {
+        println!("nothing to do");
+    }
+    for part in parts {
+        println!("{verb} {part}");
+    }
+    Ok(())
+}
+
+async fn migrate(kind: Database) -> anyhow::Result<()> {
+    let url = std::env::var("MARQUEE_POSTGRES_URL")
+        .context("set MARQUEE_POSTGRES_URL; a URL with a password has no place on a command line")?;
+    let schema = match kind {
+        Database::Global => migrations::Schema::Global,
+        Database::Regional => migrations::Schema::Regional,
+    };
+    match schema.migrate(&url).await? {
+        0 => println!("the schema is up to date"),
+        applied => println!("{applied} migrations applied"),
+    }
+    Ok(())
+}
+
+async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow::Result<()> {
+    let content = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let account = given("MARQUEE_USERNAME").zip(given("MARQUEE_PASSWORD"));
+    let (url, (username, password)) = match url {
+        Some(url) => (url, account.context("set MARQUEE_USERNAME and MARQUEE_PASSWORD to an admin's")?),
+        None => {
+            let run = Run::read(data)?;
+            let url = run.gateways.values().next().cloned().context("the platform has no gateway")?;
+            let admin = run.account("admin").map(|a| (a.username.clone(), a.password.clone()));
+            (url, account.or(admin).context("run.json names no admin")?)
+        }
+    };
+    let api = Api::new(&url)?.signed_in(&username, &password).await?;
+    let progress = Progress::new(0, false);
+    let summary = import::movies(&api, &content, &progress).await;
+    progress.finish();
+    let summary = summary?;
+    for bad in &summary.bad {
+        println!("line {}: {} ({})", bad.line, bad.reason, if bad.title.is_empty() { "no title" } else { &bad.title });
+    }
+    println!();
+    for (outcome, rows) in &summary.outcomes {
+        println!("{outcome:<12} {rows:>7}");
+    }
+    println!("{:<12} {:>7}", "rows", summary.outcomes.values().sum::<usize>());
+    anyhow::ensure!(summary.kept() > 0, "no row was good");
+    Ok(())
+}
+
+async fn bench_purchase(data: &Path, clients: u32, seconds: u64, json: Option<PathBuf>) -> anyhow::Result<()> {
+    let run = Run::read(data)?;
+    let plan = bench::Plan { clients: clients as usize, duration: Duration::from_secs(seconds) };
+    let progress = Progress::new(0, false);
+    let outcome = bench::purchases(&run, plan, &progress).await;
+    progress.finish();
+    let outcome = outcome?;
+    print(&outcome);
+    if let Some(file) = json {
+        std::fs::write(&file, serde_json::to_vec_pretty(&outcome)?)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(())
+}
+
+fn print(outcome: &Outcome) {
+    println!(
+        "\n{} purchases in {:.1} s: {:.1} purchases/s",
+        outcome.purchases, outcome.seconds, outcome.purchases_per_second
+    );
+    println!(
+        "closed loop: {} clients, each waiting for its answer; one seat a purchase, from {} shows, through {}\n",
+        outcome.clients, outcome.shows, outcome.gateway
+    );
+    println!("{:<10} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "max");
+    for (step, latency) in &outcome.latency_ms {
+        println!(
+            "{step:<10} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
+            latency.p50, latency.p90, latency.p99, latency.max
+        );
+    }
+    if outcome.errors.is_empty() {
+        println!("\nno errors");
+    } else {
+        println!("\nerrors by code:");
+        for (code, count) in &outcome.errors {
+            println!("{code:<30} {count:>7}");
+        }
+    }
+    if outcome.sold_out {
+        println!("the free seats ran out before the time did; `up --reset` brings new ones");
+    }
+}

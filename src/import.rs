@@ -1,0 +1,175 @@
+//! `marquee import movies`: a CSV file of films, sent in pieces so that one sees it move, each bad row told
+//! with its line in the file and its reason. Repeating it doubles nothing: the service recognises a film.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::launcher::Progress;
+
+/// Rows in one request.
+const PIECE_ROWS: usize = 400;
+
+/// What became of the rows.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Outcome → rows, in the service's own words (`created`, `unchanged`, …).
+    pub outcomes: BTreeMap<String, usize>,
+    pub bad: Vec<BadRow>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadRow {
+    /// In the file, the header being line 1.
+    pub line: u64,
+    pub title: String,
+    pub reason: String,
+}
+
+impl Summary {
+    pub fn kept(&self) -> usize {
+        self.outcomes.iter().filter(|(outcome, _)| *outcome != REJECTED).map(|(_, rows)| rows).sum()
+    }
+}
+
+const REJECTED: &str = "rejected";
+
+/// Some rows of the file with the header before them, and where they stood.
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    csv: Vec<u8>,
+    rows: Vec<Origin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    line: u64,
+    title: String,
+}
+
+/// Sends the whole file as whoever `api` is signed in as; the bar moves by rows.
+pub async fn movies(api: &Api, file: &[u8], progress: &Progress) -> anyhow::Result<Summary> {
+    let pieces = pieces(file)?;
+    let total: usize = pieces.iter().map(|p| p.rows.len()).sum();
+    progress.add_total(total as u64);
+    progress.message(&format!("importing {total} films"));
+    let mut summary = Summary::default();
+    for piece in pieces {
+        let answer = api.upload("/v1/movies/import", "text/csv", piece.csv.clone()).await?;
+        tally(&answer, &piece, &mut summary)?;
+        progress.tick(piece.rows.len() as u64);
+    }
+    Ok(summary)
+}
+
+/// Cuts the file between rows. Rows go on exactly as they are: judging them is the service's part.
+fn pieces(file: &[u8]) -> anyhow::Result<Vec<Piece>> {
+    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
+    let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(file);
+    let mut header: Option<(csv::ByteRecord, Option<usize>)> = None;
+    let mut pieces = Vec::new();
+    let mut piece: Option<(csv::Writer<Vec<u8>>, Vec<Origin>)> = None;
+    for record in reader.byte_records() {
+        let record = record.context("the file is not CSV")?;
+        let Some((head, title_column)) = &header else {
+            let title_column = record.iter().position(|name| name.trim_ascii().eq_ignore_ascii_case(b"title"));
+            header = Some((record, title_column));
+            continue;
+        };
+        let (writer, rows) = match &mut piece {
+            Some(piece) => piece,
+            None => {
+                let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+                writer.write_byte_record(head)?;
+                piece.insert((writer, Vec::new()))
+            }
+        };
+        writer.write_byte_record(&record)?;
+        let title = title_column.and_then(|i| record.get(i)).unwrap_or_default();
+        rows.push(Origin {
+            line: record.position().map_or(0, csv::Position::line),
+            title: String::from_utf8_lossy(title).into_owned(),
+        });
+        if rows.len() == PIECE_ROWS {
+            pieces.extend(piece.take().map(finish).transpose()?);
+        }
+    }
+    anyhow::ensure!(header.is_some(), "the file is empty; its first line should name the columns");
+    pieces.extend(piece.map(finish).transpose()?);
+    Ok(pieces)
+}
+
+fn finish((writer, rows): (csv::Writer<Vec<u8>>, Vec<Origin>)) -> anyhow::Result<Piece> {
+    let csv = writer.into_inner().map_err(|e| anyhow::anyhow!("a piece cannot be made: {}", e.error()))?;
+    Ok(Piece { csv, rows })
+}
+
+/// Adds one answer, its line numbers turned back into the file's.
+fn tally(answer: &Value, piece: &Piece, summary: &mut Summary) -> anyhow::Result<()> {
+    let rows = answer["rows"].as_array().context("the service's answer does not tell the rows' outcomes")?;
+    let mut lines_of_piece = BTreeMap::new();
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(piece.csv.as_slice());
+    for (record, origin) in reader.byte_records().zip(&piece.rows) {
+        lines_of_piece.insert(record?.position().map_or(0, csv::Position::line), origin);
+    }
+    for row in rows {
+        let outcome = row["outcome"].as_str().unwrap_or("unknown");
+        *summary.outcomes.entry(outcome.to_owned()).or_default() += 1;
+        if outcome == REJECTED {
+            let origin = row["line"].as_u64().and_then(|line| lines_of_piece.get(&line));
+            summary.bad.push(BadRow {
+                line: origin.map_or(0, |o| o.line),
+                title: origin.map(|o| o.title.clone()).unwrap_or_default(),
+                reason: row["reason"].as_str().unwrap_or("no reason given").to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "\u{feff}title,runtime_min\n\"Two\nlines\",90\n,100\nPlain,x\n";
+
+    #[test]
+    fn pieces_keep_rows_whole_and_know_their_lines() {
+        let pieces = pieces(FILE.as_bytes()).unwrap();
+        assert_eq!(pieces.len(), 1);
+        let lines: Vec<u64> = pieces[0].rows.iter().map(|r| r.line).collect();
+        assert_eq!(lines, [2, 4, 5]);
+        assert_eq!(String::from_utf8_lossy(&pieces[0].csv), "title,runtime_min\n\"Two\nlines\",90\n,100\nPlain,x\n");
+        let mut long = String::from("title\n");
+        for i in 0..1001 {
+            long += &format!("Film {i}\n");
+        }
+        let pieces = super::pieces(long.as_bytes()).unwrap();
+        assert_eq!(pieces.iter().map(|p| p.rows.len()).collect::<Vec<_>>(), [400, 400, 201]);
+        assert_eq!(pieces[2].rows[0], Origin { line: 802, title: "Film 800".into() });
+        assert!(super::pieces(b"").is_err());
+        assert!(super::pieces(b"title\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn bad_rows_are_told_with_the_files_own_line() {
+        let mut piece = pieces(FILE.as_bytes()).unwrap().remove(0);
+        for row in &mut piece.rows {
+            row.line += 400;
+        }
+        let answer = serde_json::json!({"rows": [
+            {"line": 2, "outcome": "created"},
+            {"line": 4, "outcome": "rejected", "reason": "title is missing"},
+            {"line": 5, "outcome": "unchanged"},
+        ]});
+        let mut summary = Summary::default();
+        tally(&answer, &piece, &mut summary).unwrap();
+        assert_eq!(summary.kept(), 2);
+        assert_eq!(
+            summary.bad,
+            [BadRow { line: 404, title: String::new(), reason: "title is missing".into() }]
+        );
+    }
+}
