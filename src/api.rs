@@ -149,7 +149,11 @@ impl Api {
                     Err(outcome) => outcome,
                 },
                 Err(error) => {
-                    let reason = if error.is_timeout() { "no answer in time" } else { "the gateway cannot be reached" };
+                    let reason = if error.is_timeout() {
+                        "no answer in time"
+                    } else {
+                        "the gateway cannot be reached"
+                    };
                     (no_answer(method, path, reason), Some(backoff(tries)))
                 }
             };
@@ -170,9 +174,10 @@ async fn read(
 ) -> Result<Value, (Failure, Option<Duration>)> {
     let status = answer.status();
     let retry_after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let text = answer.bytes().await.map_err(|_| {
-        (no_answer(method, path, "the answer did not arrive whole"), Some(backoff(1)))
-    })?;
+    let text = answer
+        .bytes()
+        .await
+        .map_err(|_| (no_answer(method, path, "the answer did not arrive whole"), Some(backoff(1))))?;
     if status.is_success() {
         if text.is_empty() {
             return Ok(Value::Null);
@@ -186,7 +191,9 @@ async fn read(
         .as_array()
         .into_iter()
         .flatten()
-        .map(|e| format!("{} {}", e["field"].as_str().unwrap_or("?"), e["message"].as_str().unwrap_or_default()))
+        .map(|e| {
+            format!("{} {}", e["field"].as_str().unwrap_or("?"), e["message"].as_str().unwrap_or_default())
+        })
         .collect();
     let failure = Failure::Refused {
         method: method.clone(),

@@ -22,9 +22,7 @@ pub enum Command {
     /// Kill, start and list the parts of a running platform
     Ctl(Ctl),
     /// Bring a database up to date; its URL comes from MARQUEE_POSTGRES_URL
-    Migrate {
-        kind: Database,
-    },
+    Migrate { kind: Database },
     /// Bring data in through the API
     Import {
         #[command(subcommand)]

@@ -17,7 +17,9 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(up) => platform(up).await,
         Command::Ctl(ctl) => control(ctl).await,
         Command::Migrate { kind } => migrate(kind).await,
-        Command::Import { what: Import::Movies { file, data, url } } => import_movies(&file, &data, url).await,
+        Command::Import { what: Import::Movies { file, data, url } } => {
+            import_movies(&file, &data, url).await
+        }
         Command::Bench { what: Bench::Purchase { data, clients, seconds, json } } => {
             bench_purchase(&data, clients, seconds, json).await
         }
@@ -122,7 +124,12 @@ async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow:
     progress.finish();
     let summary = summary?;
     for bad in &summary.bad {
-        println!("line {}: {} ({})", bad.line, bad.reason, if bad.title.is_empty() { "no title" } else { &bad.title });
+        println!(
+            "line {}: {} ({})",
+            bad.line,
+            bad.reason,
+            if bad.title.is_empty() { "no title" } else { &bad.title }
+        );
     }
     println!();
     for (outcome, rows) in &summary.outcomes {
@@ -133,7 +140,12 @@ async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow:
     Ok(())
 }
 
-async fn bench_purchase(data: &Path, clients: u32, seconds: u64, json: Option<PathBuf>) -> anyhow::Result<()> {
+async fn bench_purchase(
+    data: &Path,
+    clients: u32,
+    seconds: u64,
+    json: Option<PathBuf>,
+) -> anyhow::Result<()> {
     let run = Run::read(data)?;
     let plan = bench::Plan { clients: clients as usize, duration: Duration::from_secs(seconds) };
     let progress = Progress::new(0, false);

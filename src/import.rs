@@ -61,49 +61,51 @@ pub async fn movies(api: &Api, file: &[u8], progress: &Progress) -> anyhow::Resu
         tally(&answer, &piece, &mut summary)?;
         progress.tick(piece.rows.len() as u64);
     }
+    summary.bad.sort_by_key(|bad| bad.line);
     Ok(summary)
 }
 
-/// Cuts the file between rows. Rows go on exactly as they are: judging them is the service's part.
+/// Cuts the file between rows. Rows go on exactly as they are: judging them is the service's part. Rows that
+/// could be the same film travel together, whatever lies between them in the file, so that the service can
+/// tell that they are twice there.
 fn pieces(file: &[u8]) -> anyhow::Result<Vec<Piece>> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(file);
-    let mut header: Option<(csv::ByteRecord, Option<usize>)> = None;
-    let mut pieces = Vec::new();
-    let mut piece: Option<(csv::Writer<Vec<u8>>, Vec<Origin>)> = None;
-    for record in reader.byte_records() {
+    let mut records = reader.byte_records();
+    let header = records.next().context("the file is empty; its first line should name the columns")?;
+    let header = header.context("the file is not CSV")?;
+    let title_column = header.iter().position(|name| name.trim_ascii().eq_ignore_ascii_case(b"title"));
+    let mut rows = Vec::new();
+    for record in records {
         let record = record.context("the file is not CSV")?;
-        let Some((head, title_column)) = &header else {
-            let title_column = record.iter().position(|name| name.trim_ascii().eq_ignore_ascii_case(b"title"));
-            header = Some((record, title_column));
-            continue;
-        };
-        let (writer, rows) = match &mut piece {
-            Some(piece) => piece,
-            None => {
-                let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
-                writer.write_byte_record(head)?;
-                piece.insert((writer, Vec::new()))
-            }
-        };
-        writer.write_byte_record(&record)?;
         let title = title_column.and_then(|i| record.get(i)).unwrap_or_default();
-        rows.push(Origin {
-            line: record.position().map_or(0, csv::Position::line),
-            title: String::from_utf8_lossy(title).into_owned(),
-        });
-        if rows.len() == PIECE_ROWS {
-            pieces.extend(piece.take().map(finish).transpose()?);
-        }
+        let title = String::from_utf8_lossy(title).into_owned();
+        let likeness: String = title.chars().filter(|c| c.is_alphanumeric()).collect();
+        let line = record.position().map_or(0, csv::Position::line);
+        rows.push((likeness.to_lowercase(), record, Origin { line, title }));
     }
-    anyhow::ensure!(header.is_some(), "the file is empty; its first line should name the columns");
-    pieces.extend(piece.map(finish).transpose()?);
-    Ok(pieces)
-}
+    // Stable: the first of two stays the first.
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
 
-fn finish((writer, rows): (csv::Writer<Vec<u8>>, Vec<Origin>)) -> anyhow::Result<Piece> {
-    let csv = writer.into_inner().map_err(|e| anyhow::anyhow!("a piece cannot be made: {}", e.error()))?;
-    Ok(Piece { csv, rows })
+    let mut pieces = Vec::new();
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+        writer.write_byte_record(&header)?;
+        let mut origins = Vec::new();
+        let mut last = None;
+        while let Some((likeness, record, origin)) =
+            rows.next_if(|(likeness, ..)| origins.len() < PIECE_ROWS || last.as_ref() == Some(likeness))
+        {
+            writer.write_byte_record(&record)?;
+            origins.push(origin);
+            last = Some(likeness);
+        }
+        let csv =
+            writer.into_inner().map_err(|e| anyhow::anyhow!("a piece cannot be made: {}", e.error()))?;
+        pieces.push(Piece { csv, rows: origins });
+    }
+    Ok(pieces)
 }
 
 /// Adds one answer, its line numbers turned back into the file's.
@@ -135,22 +137,32 @@ mod tests {
 
     const FILE: &str = "\u{feff}title,runtime_min\n\"Two\nlines\",90\n,100\nPlain,x\n";
 
+    fn lines(piece: &Piece) -> Vec<u64> {
+        piece.rows.iter().map(|r| r.line).collect()
+    }
+
     #[test]
     fn pieces_keep_rows_whole_and_know_their_lines() {
         let pieces = pieces(FILE.as_bytes()).unwrap();
         assert_eq!(pieces.len(), 1);
-        let lines: Vec<u64> = pieces[0].rows.iter().map(|r| r.line).collect();
-        assert_eq!(lines, [2, 4, 5]);
-        assert_eq!(String::from_utf8_lossy(&pieces[0].csv), "title,runtime_min\n\"Two\nlines\",90\n,100\nPlain,x\n");
-        let mut long = String::from("title\n");
-        for i in 0..1001 {
-            long += &format!("Film {i}\n");
-        }
-        let pieces = super::pieces(long.as_bytes()).unwrap();
-        assert_eq!(pieces.iter().map(|p| p.rows.len()).collect::<Vec<_>>(), [400, 400, 201]);
-        assert_eq!(pieces[2].rows[0], Origin { line: 802, title: "Film 800".into() });
+        assert_eq!(lines(&pieces[0]), [4, 5, 2]);
+        let csv = String::from_utf8_lossy(&pieces[0].csv);
+        assert_eq!(csv, "title,runtime_min\n,100\nPlain,x\n\"Two\nlines\",90\n");
         assert!(super::pieces(b"").is_err());
         assert!(super::pieces(b"title\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_same_film_is_never_torn_apart() {
+        let mut long = String::from("title\n");
+        for i in 0..1001 {
+            long += &format!("Film {i:04}\n");
+        }
+        // Just past the first piece's end, and at the file's.
+        long += "FILM 0399!\nfilm-0399\n";
+        let pieces = pieces(long.as_bytes()).unwrap();
+        assert_eq!(pieces.iter().map(|p| p.rows.len()).collect::<Vec<_>>(), [402, 400, 201]);
+        assert_eq!(lines(&pieces[0])[399..], [401, 1003, 1004]);
     }
 
     #[test]
@@ -160,9 +172,9 @@ mod tests {
             row.line += 400;
         }
         let answer = serde_json::json!({"rows": [
-            {"line": 2, "outcome": "created"},
-            {"line": 4, "outcome": "rejected", "reason": "title is missing"},
-            {"line": 5, "outcome": "unchanged"},
+            {"line": 2, "outcome": "rejected", "reason": "title is missing"},
+            {"line": 3, "outcome": "created"},
+            {"line": 4, "outcome": "unchanged"},
         ]});
         let mut summary = Summary::default();
         tally(&answer, &piece, &mut summary).unwrap();

@@ -26,15 +26,15 @@ async fn serve<C: Config, F: Future<Output = anyhow::Result<()>>>(
 }
 
 pub async fn global(file: Option<&Path>) -> anyhow::Result<()> {
-    let _=file; anyhow::bail!("TEMPORARY global")
+    serve(file, |c: &global::Config| c.log_format, global::run).await
 }
 
 pub async fn regional(file: Option<&Path>) -> anyhow::Result<()> {
-    let _=file; anyhow::bail!("TEMPORARY regional")
+    serve(file, |c: &regional::Config| c.log_format, regional::run).await
 }
 
 pub async fn raft(file: Option<&Path>) -> anyhow::Result<()> {
-    let _=file; anyhow::bail!("TEMPORARY raft")
+    serve(file, |c: &raft::Config| c.log_format, raft::run).await
 }
 
 pub async fn gateway(file: Option<&Path>) -> anyhow::Result<()> {

@@ -7,8 +7,8 @@
 mod seats;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -154,7 +154,8 @@ async fn sign_up(api: &Api, clients: usize, progress: &Progress) -> anyhow::Resu
     let run: u32 = rand::random();
     stream::iter(0..clients)
         .map(|i| async move {
-            let (username, password) = (format!("bench-{run:08x}-{i}"), format!("{:032x}", rand::random::<u128>()));
+            let (username, password) =
+                (format!("bench-{run:08x}-{i}"), format!("{:032x}", rand::random::<u128>()));
             let body = json!({
                 "email": format!("{username}@marquee.example"), "username": username, "name": "Bench",
                 "password": password,
@@ -170,7 +171,12 @@ async fn sign_up(api: &Api, clients: usize, progress: &Progress) -> anyhow::Resu
         .context("the bench's customers")
 }
 
-async fn client(api: Api, seats: Arc<Seats>, until: Instant, bought: Arc<AtomicU64>) -> anyhow::Result<Books> {
+async fn client(
+    api: Api,
+    seats: Arc<Seats>,
+    until: Instant,
+    bought: Arc<AtomicU64>,
+) -> anyhow::Result<Books> {
     let mut books = Books::new()?;
     while Instant::now() < until {
         let Some((show, seat)) = seats.take() else {

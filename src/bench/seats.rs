@@ -31,7 +31,9 @@ impl Seats {
                 let map = api.get(&format!("/v1/shows/{show}/seats")).await?;
                 let free = map["seats"].as_array().into_iter().flatten();
                 let free = free
-                    .filter(|s| s["status"] == "free" && s["type"] != "accessible" && s["type"] != "companion")
+                    .filter(|s| {
+                        s["status"] == "free" && s["type"] != "accessible" && s["type"] != "companion"
+                    })
                     .filter_map(|s| s["seat"].as_str().map(str::to_owned))
                     .collect();
                 Ok::<_, Failure>((show, free))
@@ -77,7 +79,8 @@ mod tests {
             ("s3".into(), vec!["B1".into()]),
         ]);
         assert_eq!(seats.shows(), 2);
-        let order: Vec<String> = std::iter::from_fn(|| seats.take()).map(|(s, n)| s + &n).collect();
+        let order: Vec<String> =
+            std::iter::from_fn(|| seats.take()).map(|(show, seat)| format!("{show}{seat}")).collect();
         assert_eq!(order, ["s1A1", "s3B1", "s1A2"]);
         assert_eq!(seats.take(), None);
     }

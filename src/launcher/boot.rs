@@ -149,7 +149,9 @@ fn probe(inner: &Inner, part: &Part) -> Probe {
         (Service::Redis, _) => {
             Probe::Redis { password: inner.secrets.get(&name).to_owned(), port: ports.get(&name) }
         }
-        (_, Some(port)) => Probe::Http { url: format!("{}/readyz", ports.url(&port)), http: inner.http.clone() },
+        (_, Some(port)) => {
+            Probe::Http { url: format!("{}/readyz", ports.url(&port)), http: inner.http.clone() }
+        }
         (_, None) => Probe::Http { url: format!("{}/livez", ports.url(&name)), http: inner.http.clone() },
     }
 }

@@ -25,7 +25,9 @@ pub struct Facts<'a> {
 pub fn port_names(regions: &[RegionName]) -> Vec<String> {
     // Gateways first, so that with a port base they have the memorable numbers.
     let mut names: Vec<String> = regions.iter().map(|r| format!("gateway-{r}")).collect();
-    names.extend(["global", "global.ops", "global.grpc", "provider", "control", "postgres-global"].map(String::from));
+    names.extend(
+        ["global", "global.ops", "global.grpc", "provider", "control", "postgres-global"].map(String::from),
+    );
     for region in regions {
         names.extend([
             format!("gateway-{region}.ops"),

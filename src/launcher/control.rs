@@ -96,7 +96,8 @@ pub(super) async fn serve(platform: &Platform) -> anyhow::Result<ControlServer> 
 }
 
 async fn require_token(AppState(app): AppState<App>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let given =
+        request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let given = given.strip_prefix("Bearer ").unwrap_or_default();
     // Hashed first, so that the comparison takes the same time whatever is given.
     if hmac::verify(&app.key, given.as_bytes(), (*app.expected).as_ref()).is_ok() {
@@ -180,7 +181,10 @@ impl Control {
         self.call(self.http.post(format!("{}/{verb}", self.address.url)).json(&target)).await
     }
 
-    async fn call<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> anyhow::Result<T> {
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<T> {
         let answer = request
             .bearer_auth(&self.address.token)
             .send()

@@ -137,10 +137,8 @@ mod tests {
     #[test]
     fn every_part_has_a_name_of_its_own() {
         let places = [Place::Global, "eu".parse().unwrap(), "us".parse().unwrap()];
-        let names: std::collections::BTreeSet<String> = places
-            .iter()
-            .flat_map(|p| p.services().iter().map(move |s| Part::new(*s, p).name()))
-            .collect();
+        let names: std::collections::BTreeSet<String> =
+            places.iter().flat_map(|p| p.services().iter().map(move |s| Part::new(*s, p).name())).collect();
         assert_eq!(names.len(), 3 + 2 * 5);
         assert!(names.contains("postgres-global") && names.contains("global") && names.contains("raft-eu"));
     }

@@ -349,7 +349,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn regions(folder: &Folder, wanted: &[RegionName]) -> anyhow::Result<Vec<RegionName>> {
     let file = folder.root().join("platform.json");
     let known: Option<Vec<RegionName>> = match std::fs::read(&file) {
-        Ok(text) => Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?),
+        Ok(text) => {
+            Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?)
+        }
         Err(_) => None,
     };
     let regions = match (known, wanted) {

@@ -40,9 +40,10 @@ impl Ports {
     fn take_from(&mut self, base: u16, names: &[String]) -> anyhow::Result<()> {
         let mut taken = Vec::new();
         for (offset, name) in names.iter().enumerate() {
-            let port = u16::try_from(usize::from(base) + offset).ok().filter(|p| *p > 0).with_context(|| {
-                format!("--port-base {base} leaves no room for the {} ports needed", names.len())
-            })?;
+            let port =
+                u16::try_from(usize::from(base) + offset).ok().filter(|p| *p > 0).with_context(|| {
+                    format!("--port-base {base} leaves no room for the {} ports needed", names.len())
+                })?;
             match hold(port) {
                 Ok(listener) => self.keep(name, port, listener),
                 Err(_) => taken.push(port.to_string()),

@@ -97,7 +97,8 @@ impl Spawner {
 
 /// Nothing of the caller's environment but what finds programs and sets the log level.
 fn clean_environment() -> Vec<(String, String)> {
-    let mut environment = vec![("LANG".to_owned(), "C.UTF-8".to_owned()), ("TZ".to_owned(), "UTC".to_owned())];
+    let mut environment =
+        vec![("LANG".to_owned(), "C.UTF-8".to_owned()), ("TZ".to_owned(), "UTC".to_owned())];
     for name in ["PATH", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"] {
         environment.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
     }

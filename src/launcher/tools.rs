@@ -11,7 +11,8 @@ const POSTGRES_MAJORS: [u32; 5] = [18, 17, 16, 15, 14];
 pub fn postgres(wanted_major: Option<u32>) -> anyhow::Result<PathBuf> {
     let majors: Vec<u32> =
         POSTGRES_MAJORS.into_iter().filter(|m| wanted_major.is_none_or(|w| w == *m)).collect();
-    let mut places: Vec<PathBuf> = std::env::var_os("MARQUEE_POSTGRES_BIN").map(PathBuf::from).into_iter().collect();
+    let mut places: Vec<PathBuf> =
+        std::env::var_os("MARQUEE_POSTGRES_BIN").map(PathBuf::from).into_iter().collect();
     for major in &majors {
         for pattern in [
             "/usr/lib/postgresql/{}/bin",

@@ -58,7 +58,8 @@ impl Users {
 fn lookup(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        let (&found, uid, gid) = (fields.first()?, fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+        let (&found, uid, gid) =
+            (fields.first()?, fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
         (found == name && uid != 0).then(|| User { name: found.to_owned(), uid, gid })
     })
 }

@@ -142,8 +142,7 @@ async fn create_charge(
 ) -> Result<Response, Response> {
     let new = body(charge)?;
     check(&new.id, new.amount, Some(&new.currency))?;
-    let created =
-        on_store(store, move |s| s.create(&new.id, new.amount, &new.currency, &new.token)).await?;
+    let created = on_store(store, move |s| s.create(&new.id, new.amount, &new.currency, &new.token)).await?;
     Ok(match created {
         Created::Charge(charge) => Json(charge).into_response(),
         Created::AnswerLate(charge) => {
@@ -161,10 +160,7 @@ async fn create_charge(
     })
 }
 
-async fn get_charge(
-    State(store): State<Arc<Store>>,
-    Path(id): Path<String>,
-) -> Result<Response, Response> {
+async fn get_charge(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Response> {
     Ok(match on_store(store, move |s| s.charge(&id)).await? {
         Some(charge) => Json(charge).into_response(),
         None => error(StatusCode::NOT_FOUND, "not_found", "there is no such charge"),
@@ -204,10 +200,7 @@ async fn create_refund(
     })
 }
 
-async fn get_refund(
-    State(store): State<Arc<Store>>,
-    Path(id): Path<String>,
-) -> Result<Response, Response> {
+async fn get_refund(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Response> {
     Ok(match on_store(store, move |s| s.refund_by_id(&id)).await? {
         Some(refund) => Json(refund).into_response(),
         None => error(StatusCode::NOT_FOUND, "not_found", "there is no such refund"),

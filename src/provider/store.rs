@@ -293,7 +293,11 @@ impl Store {
             next
         };
         // Nothing changed: no need to make the disk work.
-        if settled { tx.commit()? } else { tx.abort()? }
+        if settled {
+            tx.commit()?
+        } else {
+            tx.abort()?
+        }
         if settled {
             self.outbox_added.notify_one();
         }
@@ -377,7 +381,10 @@ mod tests {
     fn a_cancel_defeats_a_late_create() {
         let (_folder, store) = store();
         assert_eq!(store.cancel("pay_1", 900, "USD").unwrap().status, ChargeStatus::Canceled);
-        assert_eq!(charge(store.create("pay_1", 900, "USD", "tok_ok").unwrap()).status, ChargeStatus::Canceled);
+        assert_eq!(
+            charge(store.create("pay_1", 900, "USD", "tok_ok").unwrap()).status,
+            ChargeStatus::Canceled
+        );
         store.create("pay_2", 900, "USD", "tok_ok").unwrap();
         assert_eq!(store.cancel("pay_2", 900, "USD").unwrap().status, ChargeStatus::Succeeded);
     }

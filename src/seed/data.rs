@@ -85,8 +85,13 @@ impl Cinema {
 impl Prices {
     /// A price for every seat type and category.
     pub fn table(&self, evening: bool) -> Vec<Value> {
-        let types =
-            [("standard", 0), ("premium", self.premium_extra), ("vip", self.vip_extra), ("accessible", 0), ("companion", 0)];
+        let types = [
+            ("standard", 0),
+            ("premium", self.premium_extra),
+            ("vip", self.vip_extra),
+            ("accessible", 0),
+            ("companion", 0),
+        ];
         let categories = [("adult", self.adult), ("child", self.child), ("senior", self.senior)];
         let extra = if evening { self.evening_extra } else { 0 };
         types
@@ -135,7 +140,8 @@ impl Row {
 /// Which cinemas stand in which region: those of a region's own name (`eu`, also `eu-west`), the rest dealt
 /// out one by one; a region left with none takes one from whoever has most.
 pub fn distribute(cinemas: &[Cinema], regions: &[RegionName]) -> BTreeMap<RegionName, Vec<Cinema>> {
-    let mut dealt: BTreeMap<RegionName, Vec<Cinema>> = regions.iter().map(|r| (r.clone(), Vec::new())).collect();
+    let mut dealt: BTreeMap<RegionName, Vec<Cinema>> =
+        regions.iter().map(|r| (r.clone(), Vec::new())).collect();
     let named = |cinema: &Cinema, region: &RegionName| {
         region.as_str().split('-').next() == Some(cinema.region.as_str())
     };
@@ -155,7 +161,9 @@ pub fn distribute(cinemas: &[Cinema], regions: &[RegionName]) -> BTreeMap<Region
     }
     while let Some(empty) = regions.iter().find(|r| dealt.get(*r).is_none_or(Vec::is_empty)) {
         let richest = regions.iter().max_by_key(|r| dealt.get(*r).map_or(0, Vec::len));
-        let Some(spare) = richest.and_then(|r| dealt.get_mut(r).filter(|c| c.len() > 1)?.pop()) else { break };
+        let Some(spare) = richest.and_then(|r| dealt.get_mut(r).filter(|c| c.len() > 1)?.pop()) else {
+            break;
+        };
         dealt.entry(empty.clone()).or_default().push(spare);
     }
     dealt

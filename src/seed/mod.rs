@@ -28,13 +28,20 @@ const FEED_PATIENCE: Duration = Duration::from_secs(30);
 pub async fn demo(run: &Run, folder: &Path, progress: &Progress) -> anyhow::Result<Vec<Account>> {
     let admin = run.account("admin").context("there is no admin account")?;
     let (_, first) = run.gateways.iter().next().context("there is no gateway")?;
-    let api = Api::new(first)?.signed_in(&admin.username, &admin.password).await.context("the admin cannot sign in")?;
+    let api = Api::new(first)?
+        .signed_in(&admin.username, &admin.password)
+        .await
+        .context("the admin cannot sign in")?;
     let regions: Vec<RegionName> = run.gateways.keys().map(|r| r.parse()).collect::<Result<_, _>>()?;
     let demo = data::demo();
 
     let people = wanted_accounts(&regions, folder)?;
     let accounts = async {
-        stream::iter(&people).map(|account| ensure_account(&api, account)).buffer_unordered(4).try_collect::<()>().await
+        stream::iter(&people)
+            .map(|account| ensure_account(&api, account))
+            .buffer_unordered(4)
+            .try_collect::<()>()
+            .await
     };
     let films = async {
         if programme(&api, &demo.films).await?.len() < demo.films.len() {
@@ -48,7 +55,9 @@ pub async fn demo(run: &Run, folder: &Path, progress: &Progress) -> anyhow::Resu
     let dealt = data::distribute(&demo.cinemas, &regions);
     let in_regions = dealt.iter().map(async |(region, cinemas)| {
         let api = api.at(&run.gateways[region.as_str()]);
-        in_region(&api, region, cinemas, &demo.films, progress).await.with_context(|| format!("the cinemas of {region}"))
+        in_region(&api, region, cinemas, &demo.films, progress)
+            .await
+            .with_context(|| format!("the cinemas of {region}"))
     });
     let shows: usize = futures::future::try_join_all(in_regions).await?.into_iter().sum();
     progress.line(&format!("{} cinemas are there; {shows} shows were added", demo.cinemas.len()));
@@ -193,7 +202,8 @@ async fn ensure_cinema(api: &Api, cinema: &data::Cinema) -> anyhow::Result<(Stri
     };
     let mut halls = Vec::new();
     for hall in &cinema.halls {
-        let there = details["halls"].as_array().into_iter().flatten().find(|h| h["name"] == hall.name.as_str());
+        let there =
+            details["halls"].as_array().into_iter().flatten().find(|h| h["name"] == hall.name.as_str());
         halls.push(match there {
             Some(there) => id_of(there)?,
             None => id_of(&api.post(&format!("/v1/cinemas/{id}/halls"), &hall.body()).await?)?,

@@ -51,7 +51,8 @@ pub fn day(hall: usize, date: Date, zone: &TimeZone, films: &[Film]) -> Vec<Plan
     if matches!(weekday, Weekday::Friday | Weekday::Saturday) {
         slots.push(LATE);
     }
-    let day_number = usize::try_from(date.duration_since(Date::constant(2020, 1, 1)).as_hours() / 24).unwrap_or(0);
+    let day_number =
+        usize::try_from(date.duration_since(Date::constant(2020, 1, 1)).as_hours() / 24).unwrap_or(0);
     // Neighbouring halls begin at different times, as real ones do, for the foyer's sake.
     let shift_min = i64::try_from(hall % 4).unwrap_or(0) * 10;
     let mut planned: Vec<Planned> = Vec::new();

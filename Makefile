@@ -1,0 +1,37 @@
+# What people type. Everything a target needs, it sets up itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+# A newly installed cargo is not yet on this shell's path.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help setup build up test lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make up ARGS='--regions eu,us --port-base 9000'   passes options on; marquee up --help lists them"
+
+setup: ## Find or install Rust's components, a C compiler, Postgres and Redis
+	@scripts/setup
+
+build: setup ## Build the release
+	cargo build --release --locked
+
+up: build ## Run a platform of three regions on this machine, with demo data, until Ctrl-C
+	@exec target/release/marquee up $(ARGS)
+
+test: setup ## Run everything: unit, integration, end to end
+	@if [ -x scripts/test ]; then exec scripts/test $(ARGS); else exec cargo test --workspace --locked $(ARGS); fi
+
+lint: setup ## Format, clippy, licences and sources, the chart
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/cargo-deny check licenses bans sources
+	@if [ -x scripts/lint-helm ]; then scripts/lint-helm; fi
+
+bench: build ## Purchases a second through one gateway of the running platform
+	target/release/marquee bench purchase $(ARGS)
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf .tools
