@@ -1,1 +1,104 @@
+//! The global service: accounts, sessions, signing keys, roles and policy, the catalogue's write half, the
+//! audit log, and the feed by which every other service follows them.
+//!
+//! Invariant: a change, its place in the feed and its audit line commit in one transaction. What regions
+//! have (cinemas, shows, tickets) is unknown here.
 
+mod accounts;
+mod app;
+mod audit;
+mod client;
+mod config;
+mod db;
+mod fault;
+mod feed;
+mod keys;
+mod metrics;
+mod movies;
+mod passwords;
+mod policy;
+mod routes;
+mod start;
+mod throttle;
+mod upkeep;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use common::http::{Edge, serve, with_edge};
+use common::ops::Health;
+use common::proto::feed::feed_server::FeedServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::{Argon2Config, BootstrapAdmin, Config};
+
+use crate::app::App;
+
+const POOL_SIZE: usize = 32;
+/// How long requests under way may take once the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the service until `stop`; fails when it cannot start.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let health = Health::default();
+    let (postgres, schema, authority) =
+        (health.needs("postgres"), health.needs("schema"), health.needs("authority"));
+    let ops_listen = Config::address(&config.ops_listen)?;
+    let ops = tokio::spawn(common::ops::serve(ops_listen, "global", health, stop.clone()));
+    // Whatever ends the service ends its tasks.
+    let inner = stop.child_token();
+    let _guard = inner.clone().drop_guard();
+
+    let pool = migrations::pool(config.postgres_url.reveal(), POOL_SIZE)?;
+    let app = App::new(config, pool)?;
+    if !start::wait_for_schema(&app, &schema, &inner).await? {
+        return Ok(());
+    }
+    start::seed(&app).await?;
+
+    let tasks = TaskTracker::new();
+    tasks.spawn(app.feed.clone().watch_head(postgres, inner.clone()));
+    let (own_authority, keys) = (app.authority.clone(), app.keys.clone());
+    tasks.spawn(app.feed.clone().follow_own(own_authority, keys, authority, inner.clone()));
+    tasks.spawn(upkeep::run(app.clone(), inner.clone()));
+
+    let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
+    let feed = feed::server::Server { feed: app.feed.clone(), stop: inner.clone() };
+    let grpc = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .tcp_nodelay(true)
+        .add_service(FeedServer::new(feed))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), inner.clone().cancelled_owned());
+    let mut grpc = tokio::spawn(grpc);
+
+    let listener = TcpListener::bind(Config::address(&app.config.listen)?).await?;
+    tracing::info!(listen = app.config.listen, grpc_listen = app.config.grpc_listen, "global serves");
+    let router = with_edge(routes::router(app)?, edge()?);
+    let http = serve(listener, router, inner.clone(), DRAIN);
+    tokio::select! {
+        ended = http => ended?,
+        ended = &mut grpc => ended??,
+    }
+    inner.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks outlived the drain time");
+    }
+    grpc.abort();
+    ops.abort();
+    Ok(())
+}
+
+/// The HTTP metrics are a process's, not a service's: a second run in one process (tests) shares them.
+fn edge() -> anyhow::Result<Edge> {
+    static EDGE: Mutex<Option<Edge>> = Mutex::new(None);
+    let mut slot = EDGE.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*slot {
+        Some(edge) => Ok(edge.clone()),
+        None => Ok(slot.insert(Edge::new("global", None)?).clone()),
+    }
+}

@@ -1,0 +1,144 @@
+//! `/v1/me`: the caller's own profile.
+
+use axum::extract::State;
+use axum::response::Response;
+use common::Problem;
+use common::authz::Authorized;
+use common::http::{Conditions, Json, all_fields, tagged};
+use common::problem::ProblemDetails;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{User, auth, rules, store};
+use crate::app::App;
+use crate::audit;
+use crate::client::Client;
+use crate::fault::Result;
+use crate::feed;
+use crate::policy::store::{has_admin, last_admin, load};
+
+fn gone() -> Problem {
+    Problem::unauthorized("this account is no more")
+}
+
+/// The caller's own account.
+#[utoipa::path(get, path = "/v1/me", tag = "accounts", operation_id = "get_me",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` that the caller has")),
+    responses(
+        (status = 200, description = "The account", body = User,
+            headers(("ETag" = String, description = "For `If-Match`"))),
+        (status = 304, description = "The caller has it")))]
+pub async fn get(State(app): State<App>, authorized: Authorized, conditions: Conditions) -> Result<Response> {
+    let account = store::find(&app.db().await?, authorized.actor()?.user()).await?;
+    let account = account.filter(|a| !a.deleted).ok_or_else(gone)?;
+    Ok(conditions.answer(account.user.version, &account.user))
+}
+
+/// What is absent stays as it is.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeMe {
+    #[schema(max_length = 254)]
+    pub email: Option<String>,
+    #[schema(min_length = 3, max_length = 32)]
+    pub username: Option<String>,
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: Option<String>,
+}
+
+/// Change the caller's own account. A new email address is not verified.
+#[utoipa::path(patch, path = "/v1/me", tag = "accounts", operation_id = "update_me", request_body = ChangeMe,
+    params(("If-Match" = Option<String>, Header, description = "Only if the account is still at this `ETag`")),
+    responses(
+        (status = 200, description = "The account as it is now", body = User,
+            headers(("ETag" = String, description = "For `If-Match`"))),
+        (status = 409, description = "`email-taken`, `username-taken`", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 412, description = "`precondition-failed`", body = ProblemDetails,
+            content_type = "application/problem+json")))]
+pub async fn update(
+    State(app): State<App>,
+    authorized: Authorized,
+    conditions: Conditions,
+    client: Client,
+    Json(change): Json<ChangeMe>,
+) -> Result<Response> {
+    let id = authorized.actor()?.user();
+    let trimmed = |text: &Option<String>| text.as_deref().map(|t| t.trim().to_owned());
+    let (email, username, name) = (trimmed(&change.email), trimmed(&change.username), trimmed(&change.name));
+    let faults = [
+        email.as_deref().and_then(rules::email),
+        username.as_deref().and_then(rules::username),
+        name.as_deref().and_then(rules::name),
+    ];
+    all_fields(faults.into_iter().flatten().collect())?;
+
+    let mut db = app.db().await?;
+    let tx = db.transaction().await?;
+    let before = store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(gone)?.user;
+    conditions.require_version(before.version)?;
+    // Which fields, not their values: the audit log outlives the account.
+    let mut changed = Vec::new();
+    let mut pick = |field: &'static str, new: Option<String>, old: Option<String>| {
+        let new = new.or_else(|| old.clone());
+        if new != old {
+            changed.push(field);
+        }
+        new.unwrap_or_default()
+    };
+    let email = pick("email", email, before.email.clone());
+    let username = pick("username", username, before.username.clone());
+    let name = pick("name", name, Some(before.name.clone()));
+    if changed.is_empty() {
+        return Ok(tagged(StatusCode::OK, before.version, &before));
+    }
+    store::update_profile(&tx, id, &email, &username, &name)
+        .await
+        .map_err(|fault| auth::taken(&fault).map_or(fault, Into::into))?;
+    let entry = audit::Entry {
+        actor: Some(id),
+        action: "user.update",
+        target: id.to_string(),
+        before: None,
+        after: Some(json!({ "changed": changed })),
+        address: &client.address,
+    };
+    audit::write(&tx, entry).await?;
+    let after = store::find(&tx, id).await?.ok_or_else(gone)?.user;
+    tx.commit().await?;
+    Ok(tagged(StatusCode::OK, after.version, &after))
+}
+
+/// Delete the caller's own account: personal data is erased, the books are kept, all sessions end.
+#[utoipa::path(delete, path = "/v1/me", tag = "accounts", operation_id = "delete_me",
+    responses(
+        (status = 204, description = "The account is no more"),
+        (status = 409, description = "`last-admin`: nobody could administer the platform", body = ProblemDetails,
+            content_type = "application/problem+json")))]
+pub async fn delete(State(app): State<App>, authorized: Authorized, client: Client) -> Result<StatusCode> {
+    let id = authorized.actor()?.user();
+    let mut db = app.db().await?;
+    let tx = db.transaction().await?;
+    feed::store::lock(&tx).await?;
+    let policy = load(&tx).await?.compile(0).await?;
+    let had_admin = has_admin(&tx, &policy).await?;
+    store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(gone)?;
+    let token_version = store::erase(&tx, id).await?;
+    if had_admin && !has_admin(&tx, &policy).await? {
+        return Err(last_admin().into());
+    }
+    let position = feed::store::revoke_user(&tx, id, token_version, app.tokens_expired_at()).await?;
+    let entry = audit::Entry {
+        actor: Some(id),
+        action: "user.delete",
+        target: id.to_string(),
+        before: None,
+        after: None,
+        address: &client.address,
+    };
+    audit::write(&tx, entry).await?;
+    tx.commit().await?;
+    app.feed.published(position).await;
+    Ok(StatusCode::NO_CONTENT)
+}

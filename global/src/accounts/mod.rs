@@ -1,0 +1,32 @@
+//! Accounts, their roles and their sessions.
+
+pub mod auth;
+pub mod me;
+pub mod password;
+pub mod rules;
+pub mod sessions;
+pub mod store;
+pub mod token;
+pub mod users;
+
+use common::UserId;
+use common::authz::RoleGrant;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// An account as its owner and admins see it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct User {
+    pub id: UserId,
+    /// `null` once the account is deleted.
+    pub email: Option<String>,
+    /// `null` once the account is deleted.
+    pub username: Option<String>,
+    pub name: String,
+    pub email_verified: bool,
+    pub roles: Vec<RoleGrant>,
+    pub disabled: bool,
+    pub created_at: Timestamp,
+    /// Rises with every change; the `ETag` is made of it.
+    pub version: i64,
+}

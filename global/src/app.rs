@@ -1,0 +1,55 @@
+//! One value that holds every dependency of the handlers.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use common::authz::Authority;
+use common::seal::SealingKey;
+use deadpool_postgres::{Object, Pool};
+
+use crate::config::Config;
+use crate::fault::Result;
+use crate::feed::Feed;
+use crate::keys::KeyRing;
+use crate::passwords::Passwords;
+use crate::throttle::Throttle;
+
+pub struct Inner {
+    pub config: Config,
+    pub pool: Pool,
+    pub authority: Arc<Authority>,
+    pub keys: Arc<KeyRing>,
+    pub feed: Feed,
+    pub passwords: Passwords,
+    pub throttle: Throttle,
+}
+
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    pub fn new(config: Config, pool: Pool) -> anyhow::Result<Self> {
+        let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
+        Ok(Self(Arc::new(Inner {
+            authority: Authority::new(config.issuer.clone()),
+            keys: Arc::new(KeyRing::new(sealing)),
+            feed: Feed::new(pool.clone()),
+            passwords: Passwords::new(&config.argon2)?,
+            throttle: Throttle::default(),
+            config,
+            pool,
+        })))
+    }
+
+    pub async fn db(&self) -> Result<Object> {
+        Ok(self.pool.get().await?)
+    }
+}

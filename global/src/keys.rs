@@ -1,0 +1,106 @@
+//! The keys that sign access tokens: sealed in Postgres, replaced when they grow old, published ahead of
+//! their first use so that every service knows a key before it meets a token of it.
+
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::extract::State;
+use common::authz::jwt::{Jwk, JwkSet, SigningKey};
+use common::http::Json;
+use common::seal::SealingKey;
+use deadpool_postgres::{GenericClient, Pool};
+use jiff::Timestamp;
+
+use crate::app::App;
+use crate::db;
+use crate::fault::{Fault, Result};
+use crate::feed::store::{self, Whole};
+
+/// So long a new key is only published; by then every follower has it.
+const PUBLISHED_FIRST: Duration = Duration::from_secs(60);
+/// The current one and the one before, whose last tokens are still about.
+const PUBLISHED: i64 = 2;
+const SEAL_CONTEXT: &str = "access-token-key";
+
+struct Stored {
+    key: SigningKey,
+    created_at: Timestamp,
+}
+
+/// The private keys as this process has them, newest first.
+pub struct KeyRing {
+    sealing: SealingKey,
+    keys: ArcSwap<Vec<Stored>>,
+}
+
+impl KeyRing {
+    pub fn new(sealing: SealingKey) -> Self {
+        Self { sealing, keys: ArcSwap::default() }
+    }
+
+    /// Makes a key if there is none or the newest is older than `max_age_days`; answers the feed's position
+    /// if it did.
+    pub async fn ensure(&self, pool: &Pool, max_age_days: u32) -> Result<Option<i64>> {
+        let mut client = pool.get().await?;
+        let tx = client.transaction().await?;
+        store::lock(&tx).await?;
+        let sql = "SELECT 1 FROM signing_keys WHERE created_at > now() - make_interval(days => $1)";
+        let days = i32::try_from(max_age_days).unwrap_or(i32::MAX);
+        if db::row(&tx, &format!("{sql} LIMIT 1"), &[&days]).await?.is_some() {
+            return Ok(None);
+        }
+        let key = SigningKey::generate();
+        let sealed = self.sealing.seal(SEAL_CONTEXT, key.pkcs8());
+        let sql = "INSERT INTO signing_keys (kid, public_key, sealed) VALUES ($1, $2, $3)";
+        db::run(&tx, sql, &[&key.kid(), &key.public().as_slice(), &sealed]).await?;
+        let sql = "DELETE FROM signing_keys WHERE kid NOT IN
+                   (SELECT kid FROM signing_keys ORDER BY created_at DESC LIMIT $1)";
+        db::run(&tx, sql, &[&PUBLISHED]).await?;
+        let (_, position) = store::changed(&tx, Whole::Keys).await?;
+        tx.commit().await?;
+        tracing::info!(kid = key.kid(), "a new signing key");
+        Ok(Some(position))
+    }
+
+    /// Reads the keys again. Fails when the master key does not open them.
+    pub async fn reload(&self, pool: &Pool) -> anyhow::Result<()> {
+        let client = pool.get().await?;
+        let sql = "SELECT sealed, created_at FROM signing_keys ORDER BY created_at DESC";
+        let rows = db::rows(&client, sql, &[])
+            .await
+            .map_err(|fault: Fault| anyhow::anyhow!(fault.into_problem().detail))?;
+        let open = |row: &tokio_postgres::Row| -> anyhow::Result<Stored> {
+            let pkcs8 = self.sealing.open(SEAL_CONTEXT, row.get("sealed"))?;
+            Ok(Stored { key: SigningKey::from_pkcs8(&pkcs8)?, created_at: row.get("created_at") })
+        };
+        self.keys.store(std::sync::Arc::new(rows.iter().map(open).collect::<anyhow::Result<_>>()?));
+        Ok(())
+    }
+
+    /// Signs with the newest key that has been published long enough, or with the oldest there is. None:
+    /// there is no key yet.
+    pub fn sign(&self, typ: &str, claims: &impl serde::Serialize) -> Option<String> {
+        let keys = self.keys.load();
+        let now = Timestamp::now();
+        let known =
+            |s: &&Stored| Duration::try_from(now - s.created_at).is_ok_and(|age| age >= PUBLISHED_FIRST);
+        let stored = keys.iter().find(known).or_else(|| keys.last())?;
+        Some(stored.key.sign(typ, claims))
+    }
+}
+
+/// The public keys: the current and the previous.
+pub async fn published(db: &impl GenericClient) -> Result<JwkSet> {
+    let sql = "SELECT public_key FROM signing_keys ORDER BY created_at DESC LIMIT $1";
+    let rows = db::rows(db, sql, &[&PUBLISHED]).await?;
+    let keys = rows.iter().filter_map(|r| r.get::<_, &[u8]>(0).try_into().ok());
+    Ok(JwkSet { keys: keys.map(Jwk::ed25519).collect() })
+}
+
+/// The public keys that verify access tokens.
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "auth", operation_id = "get_jwks",
+    responses((status = 200, description = "Current and previous signing keys (RFC 7517)", body = JwkSet)))]
+pub async fn jwks(State(app): State<App>) -> Result<Json<JwkSet>> {
+    let db = app.db().await?;
+    Ok(Json(published(&db).await?))
+}
