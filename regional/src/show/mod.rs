@@ -12,6 +12,8 @@ mod decide;
 mod event;
 mod money;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use command::{
     Asked, Cancel, ChangeSeats, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund, Outcome, Refusal,

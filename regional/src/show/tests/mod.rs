@@ -1,0 +1,197 @@
+//! The core against a slow, obvious model: random commands, every invariant after each.
+
+mod model;
+mod rules;
+mod samples;
+
+use common::{CinemaId, HallId, MovieId, PaymentId, RefundId, RegionName, ReservationId, ShowId, UserId};
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::halls::layout::SeatType;
+
+/// A show of two rows of four seats, of which A1 is accessible and A2 its companion.
+pub(super) struct Stage {
+    pub show: Show,
+    pub now: Timestamp,
+    pub journal: Vec<Vec<Group>>,
+    next: u32,
+}
+
+pub(super) fn start() -> Timestamp {
+    "2027-03-01T12:00:00Z".parse().unwrap()
+}
+
+pub(super) fn facts() -> Created {
+    let home: RegionName = "eu".parse().unwrap();
+    let row = |name: &str, kinds: [SeatType; 4]| PlanRow {
+        row: name.into(),
+        seats: (1..).zip(kinds).map(|(number, kind)| PlanSeat { number, kind }).collect(),
+    };
+    let price =
+        |seat_type, category: &str, amount| PriceLine { seat_type, category: category.into(), amount };
+    use SeatType::{Accessible, Companion, Premium, Standard};
+    Created {
+        show: ShowId::new(&home),
+        cinema: CinemaId::new(&home),
+        hall: HallId::new(&home),
+        home,
+        cinema_name: "Lichtburg".into(),
+        address: "Main Street 1".into(),
+        hall_name: "1".into(),
+        layout_version: 1,
+        movie: MovieId::new(),
+        title: "The Wizard of Oz".into(),
+        runtime_min: 103,
+        time_zone: "Europe/Berlin".into(),
+        currency: "EUR".parse().unwrap(),
+        starts_at: start() + SignedDuration::from_hours(24),
+        on_sale_at: Some(start()),
+        rows: vec![row("A", [Accessible, Companion, Standard, Standard]), row("B", [Premium; 4])],
+        prices: vec![
+            price(Standard, "adult", 1000),
+            price(Standard, "child", 700),
+            price(Accessible, "adult", 1000),
+            price(Companion, "adult", 0),
+            price(Premium, "adult", 1500),
+        ],
+        max_seats_per_customer: Some(6),
+        single_gap_rule: false,
+        refund_tiers: vec![
+            RefundTier { until_secs_before_start: 7_200, percent: 100 },
+            RefundTier { until_secs_before_start: 1_200, percent: 50 },
+        ],
+        hold_secs: 600,
+    }
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let led = Event::Led { epoch: 1, session: 1, attempt: 1 };
+        let group = |event| Group { at: start(), by: None, key: None, trace: None, events: vec![event] };
+        let first = vec![group(led), group(Event::Created(Box::new(facts())))];
+        let show = Show::fold(None, 1, &first).unwrap().unwrap();
+        Self { show, now: start(), journal: vec![first], next: 0 }
+    }
+
+    pub fn chance(&mut self) -> u32 {
+        self.next += 1_000;
+        self.next
+    }
+
+    /// Asks, and appends what was decided as an entry of its own.
+    pub fn ask(&mut self, asked: Asked) -> Decision {
+        let decision = decide(&self.show, &asked, self.now);
+        if let Decision::Do(events) = &decision {
+            let (by, key, trace) = (asked.by, asked.key, asked.trace);
+            self.append(Group { at: self.now, by, key, trace, events: events.clone() });
+        }
+        decision
+    }
+
+    pub fn append(&mut self, group: Group) {
+        let seq = self.show.seq + 1;
+        self.show.apply(seq, std::slice::from_ref(&group)).unwrap();
+        self.journal.push(vec![group]);
+    }
+
+    pub fn tell(&mut self, command: Command) -> Decision {
+        self.ask(Asked { command, by: None, key: None, trace: None })
+    }
+
+    pub fn pass(&mut self, secs: i64) {
+        self.now += SignedDuration::from_secs(secs);
+        self.tell(Command::ExpireDue);
+    }
+
+    pub fn reserve(&mut self, customer: UserId, seats: &[&str]) -> Result<ReservationId, Refusal> {
+        let id = ReservationId::new(self.show.plan.facts.show, self.now, self.chance());
+        let seats = seats.iter().map(|s| ((*s).to_owned(), None)).collect();
+        let command = Reserve {
+            id,
+            reference: "REF".into(),
+            customer: Some(customer),
+            contact: None,
+            seats,
+            by_staff: false,
+        };
+        refused(self.tell(Command::Reserve(command))).map(|()| id)
+    }
+
+    pub fn start_payment(
+        &mut self,
+        reservation: ReservationId,
+        method: Method,
+    ) -> Result<PaymentId, Refusal> {
+        let id = PaymentId::new(self.show.plan.facts.show, self.now, self.chance());
+        let (token, chance) = (Some("tok".to_owned()), self.chance());
+        let command = StartPayment { id, reservation, method, token, chance };
+        refused(self.tell(Command::StartPayment(command))).map(|()| id)
+    }
+
+    pub fn settle(&mut self, payment: PaymentId, outcome: Outcome) -> Decision {
+        let refund = self.refund_id();
+        let chance = self.chance();
+        self.tell(Command::SettlePayment { payment, outcome, chance, refund })
+    }
+
+    pub fn refund_id(&mut self) -> RefundId {
+        RefundId::new(self.show.plan.facts.show, self.now, self.chance())
+    }
+
+    pub fn cancel(
+        &mut self,
+        reservation: ReservationId,
+        seats: Option<&[&str]>,
+        by_staff: bool,
+    ) -> Result<(), Refusal> {
+        let refund = self.refund_id();
+        let seats = seats.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
+        refused(self.tell(Command::Cancel(Cancel { reservation, seats, by_staff, refund })))
+    }
+
+    pub fn buy(&mut self, customer: UserId, seats: &[&str]) -> (ReservationId, PaymentId) {
+        let reservation = self.reserve(customer, seats).unwrap();
+        let payment = self.start_payment(reservation, Method::Card).unwrap();
+        self.settle(payment, Outcome::Completed);
+        (reservation, payment)
+    }
+
+    pub fn seat(&self, name: &str) -> SeatStatus {
+        self.show.seats[self.show.plan.seat(name).unwrap() as usize].status()
+    }
+
+    pub fn reservation(&self, id: ReservationId) -> &Reservation {
+        &self.show.reservations[&id]
+    }
+}
+
+pub(super) fn refused(decision: Decision) -> Result<(), Refusal> {
+    match decision {
+        Decision::Refuse(refusal) => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+/// The core is pure: none of its files knows of clocks, chance, tasks or I/O.
+#[test]
+fn the_core_has_no_async_and_no_clock() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/show");
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code: String =
+            text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        for word in
+            ["async", ".await", "tokio", "::now(", "Instant", "SystemTime", "rand::", "std::fs", "std::net"]
+        {
+            assert!(!code.contains(word), "{} mentions `{word}`", path.display());
+        }
+        read += 1;
+    }
+    assert!(read >= 7, "only {read} files were read");
+}

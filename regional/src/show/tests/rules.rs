@@ -1,0 +1,236 @@
+//! Each rule by an example.
+
+use super::*;
+
+#[test]
+fn seats_are_taken_all_or_none() {
+    let mut stage = Stage::new();
+    let (ada, bob) = (UserId::new(), UserId::new());
+    stage.reserve(ada, &["A3"]).unwrap();
+    let refusal = stage.reserve(bob, &["A4", "A3"]).unwrap_err();
+    assert_eq!(refusal, Refusal::SeatsUnavailable(vec!["A3".into()]));
+    assert_eq!(stage.seat("A4"), SeatStatus::Free);
+}
+
+#[test]
+fn absurd_wishes_are_named() {
+    let mut stage = Stage::new();
+    let ada = UserId::new();
+    assert_eq!(stage.reserve(ada, &[]).unwrap_err(), Refusal::NoSeats);
+    assert_eq!(stage.reserve(ada, &["Z9"]).unwrap_err(), Refusal::UnknownSeats(vec!["Z9".into()]));
+    assert_eq!(stage.reserve(ada, &["A3", "A3"]).unwrap_err(), Refusal::DuplicateSeat("A3".into()));
+    let id = ReservationId::new(stage.show.plan.facts.show, stage.now, 1);
+    let seats = vec![("A3".to_owned(), Some("dog".to_owned()))];
+    let wish =
+        Reserve { id, reference: "R".into(), customer: Some(ada), contact: None, seats, by_staff: false };
+    let refusal = refused(stage.tell(Command::Reserve(wish))).unwrap_err();
+    assert!(matches!(refusal, Refusal::UnknownCategory { .. }));
+    assert_eq!(stage.show.seq, 1, "nothing was journaled");
+}
+
+#[test]
+fn a_hold_lapses_by_an_event_and_is_not_payable_after() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    stage.pass(599);
+    assert_eq!(stage.seat("A3"), SeatStatus::Held);
+    stage.pass(1);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Expired);
+    assert_eq!(stage.start_payment(id, Method::Card).unwrap_err(), Refusal::ReservationExpired);
+    stage.reserve(UserId::new(), &["A3"]).unwrap();
+}
+
+#[test]
+fn a_payment_under_way_holds_the_seats_past_the_deadline() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3", "A4"]).unwrap();
+    let payment = stage.start_payment(id, Method::Card).unwrap();
+    stage.pass(3_600);
+    assert_eq!(stage.seat("A3"), SeatStatus::Held);
+    assert_eq!(stage.start_payment(id, Method::Card).unwrap_err(), Refusal::PaymentUnderWay(payment));
+    assert_eq!(stage.cancel(id, None, true).unwrap_err(), Refusal::PaymentUnderWay(payment));
+    stage.settle(payment, Outcome::Completed);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
+    assert_eq!(stage.reservation(id).tickets.len(), 2);
+    assert_eq!(stage.settle(payment, Outcome::Completed), Decision::Already);
+}
+
+#[test]
+fn a_declined_payment_leaves_the_seats_until_the_deadline() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    let payment = stage.start_payment(id, Method::Card).unwrap();
+    stage.settle(payment, Outcome::Failed { reason: "card_declined".into(), declined: true });
+    assert_eq!(stage.seat("A3"), SeatStatus::Held);
+    stage.pass(600);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+}
+
+#[test]
+fn money_that_comes_too_late_goes_back_whole() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    let payment = stage.start_payment(id, Method::Card).unwrap();
+    stage.settle(payment, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    stage.pass(600);
+    stage.settle(payment, Outcome::Completed);
+    let refund = stage.show.refunds.values().next().unwrap();
+    assert_eq!((refund.amount, refund.status), (1000, RefundStatus::Pending));
+    assert_eq!(stage.show.payments[&payment].status, PaymentStatus::Refunded);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+}
+
+#[test]
+fn cash_and_nothing_to_pay_complete_at_once() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    stage.start_payment(id, Method::Cash).unwrap();
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
+    let free = stage.reserve(UserId::new(), &["A2"]).unwrap();
+    stage.start_payment(free, Method::Card).unwrap();
+    assert_eq!(stage.reservation(free).status, ReservationStatus::Paid);
+}
+
+#[test]
+fn what_goes_back_follows_the_tiers() {
+    let mut stage = Stage::new();
+    let (ada, bob, eve) = (UserId::new(), UserId::new(), UserId::new());
+    let (early, paid) = stage.buy(ada, &["A3"]);
+    stage.cancel(early, None, false).unwrap();
+    assert_eq!(stage.show.payments[&paid].refunded, 1000);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+    let (late, paid) = stage.buy(bob, &["A3"]);
+    stage.pass(23 * 3600);
+    stage.cancel(late, None, false).unwrap();
+    assert_eq!(stage.show.payments[&paid].refunded, 500);
+    assert_eq!(stage.show.payments[&paid].status, PaymentStatus::PartiallyRefunded);
+    let (too_late, paid) = stage.buy(eve, &["A4"]);
+    stage.pass(3_000);
+    assert_eq!(stage.cancel(too_late, None, false).unwrap_err(), Refusal::RefundWindowClosed);
+    stage.cancel(too_late, None, true).unwrap();
+    assert_eq!(stage.show.payments[&paid].status, PaymentStatus::Refunded);
+}
+
+#[test]
+fn some_seats_of_a_paid_reservation_can_go() {
+    let mut stage = Stage::new();
+    let (id, paid) = stage.buy(UserId::new(), &["A3", "A4", "B1"]);
+    stage.cancel(id, Some(&["A4"]), false).unwrap();
+    assert_eq!(stage.show.payments[&paid].refunded, 1000);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
+    assert_eq!((stage.seat("A4"), stage.seat("A3")), (SeatStatus::Free, SeatStatus::Sold));
+    assert_eq!(stage.cancel(id, Some(&["A4"]), false).unwrap_err(), Refusal::UnknownSeats(vec!["A4".into()]));
+    stage.cancel(id, None, false).unwrap();
+    assert_eq!(stage.show.payments[&paid].refunded, 3500);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Canceled);
+}
+
+#[test]
+fn refunds_never_exceed_what_was_paid() {
+    let mut stage = Stage::new();
+    let (id, payment) = stage.buy(UserId::new(), &["A3", "A4"]);
+    let mut back = |amount| {
+        let id = stage.refund_id();
+        refused(stage.tell(Command::Refund(NewRefund { id, payment, amount, reason: "x".into() })))
+    };
+    back(Some(500)).unwrap();
+    assert_eq!(back(Some(1501)).unwrap_err(), Refusal::RefundTooLarge { remainder: 1500 });
+    back(None).unwrap();
+    assert_eq!(back(None).unwrap_err(), Refusal::RefundTooLarge { remainder: 0 });
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Refunded);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+}
+
+#[test]
+fn a_ticket_admits_once() {
+    let mut stage = Stage::new();
+    let (id, _) = stage.buy(UserId::new(), &["A3", "A4"]);
+    let tickets: Vec<_> = stage.reservation(id).tickets.iter().map(|t| t.id).collect();
+    let mut scan = |ticket, nonce: &str, force| {
+        let nonce = nonce.to_owned();
+        stage.tell(Command::CheckIn(CheckIn { ticket, nonce, at: None, force }))
+    };
+    assert!(matches!(scan(tickets[0], "1", false), Decision::Do(_)));
+    assert_eq!(scan(tickets[0], "1", false), Decision::Already);
+    assert!(matches!(scan(tickets[0], "2", false), Decision::Refuse(Refusal::AlreadyAdmitted { .. })));
+    assert_eq!(scan(tickets[1], "1", false), Decision::Refuse(Refusal::NonceReused));
+    assert!(matches!(scan(tickets[0], "3", true), Decision::Do(_)));
+    let refusal = stage.cancel(id, None, false).unwrap_err();
+    assert_eq!(refusal, Refusal::WrongState("a ticket of it was used"));
+}
+
+#[test]
+fn a_canceled_ticket_does_not_admit() {
+    let mut stage = Stage::new();
+    let (id, _) = stage.buy(UserId::new(), &["A3"]);
+    let ticket = stage.reservation(id).tickets[0].id;
+    stage.cancel(id, None, false).unwrap();
+    let scan = CheckIn { ticket, nonce: "1".into(), at: None, force: false };
+    assert_eq!(stage.tell(Command::CheckIn(scan)), Decision::Refuse(Refusal::TicketCanceled));
+}
+
+#[test]
+fn a_customer_has_a_limit_and_staff_have_none() {
+    let mut stage = Stage::new();
+    let ada = UserId::new();
+    stage.reserve(ada, &["A3", "A4", "B1", "B2"]).unwrap();
+    assert_eq!(stage.reserve(ada, &["A1", "A2", "B3"]).unwrap_err(), Refusal::SeatLimit { limit: 6 });
+    let id = ReservationId::new(stage.show.plan.facts.show, stage.now, 1);
+    let seats = ["A1", "A2", "B3"].map(|s| (s.to_owned(), None)).to_vec();
+    let wish =
+        Reserve { id, reference: "R".into(), customer: Some(ada), contact: None, seats, by_staff: true };
+    refused(stage.tell(Command::Reserve(wish))).unwrap();
+}
+
+#[test]
+fn seats_change_in_one_step_and_the_deadline_stays() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3", "A4"]).unwrap();
+    let deadline = stage.reservation(id).expires_at;
+    stage.pass(60);
+    let seats = ["A4", "B1"].map(|s| (s.to_owned(), None)).to_vec();
+    refused(stage.tell(Command::ChangeSeats(ChangeSeats { reservation: id, seats, by_staff: false })))
+        .unwrap();
+    assert_eq!(
+        (stage.seat("A3"), stage.seat("A4"), stage.seat("B1")),
+        (SeatStatus::Free, SeatStatus::Held, SeatStatus::Held)
+    );
+    assert_eq!(stage.reservation(id).expires_at, deadline);
+    assert_eq!(stage.reservation(id).total_minor(), 2500);
+}
+
+#[test]
+fn sale_has_a_beginning_and_an_end() {
+    let mut stage = Stage::new();
+    stage.now = start() - SignedDuration::from_secs(1);
+    assert!(matches!(stage.reserve(UserId::new(), &["A3"]).unwrap_err(), Refusal::NotOnSale(_)));
+    stage.now = stage.show.plan.facts.starts_at;
+    assert!(matches!(stage.reserve(UserId::new(), &["A3"]).unwrap_err(), Refusal::NotOnSale(_)));
+}
+
+#[test]
+fn a_key_does_one_thing_once_for_a_day() {
+    let mut stage = Stage::new();
+    let asked = |stage: &mut Stage, seat: &str, body: u8| {
+        let id = ReservationId::new(stage.show.plan.facts.show, stage.now, stage.chance());
+        let seats = vec![(seat.to_owned(), None)];
+        let command = Command::Reserve(Reserve {
+            id,
+            reference: "R".into(),
+            customer: None,
+            contact: None,
+            seats,
+            by_staff: false,
+        });
+        let key = Some(Key { id: [7; 16], body: [body; 16] });
+        stage.ask(Asked { command, by: None, key, trace: None })
+    };
+    assert!(matches!(asked(&mut stage, "A3", 1), Decision::Do(_)));
+    assert_eq!(asked(&mut stage, "A3", 1), Decision::Repeat { seq: 2, index: 0 });
+    assert_eq!(asked(&mut stage, "A4", 2), Decision::Refuse(Refusal::KeyReused));
+    stage.now += SignedDuration::from_hours(23);
+    assert!(matches!(asked(&mut stage, "A3", 1), Decision::Repeat { .. }));
+    stage.now += SignedDuration::from_mins(59);
+    assert!(matches!(asked(&mut stage, "A3", 1), Decision::Repeat { .. }));
+}

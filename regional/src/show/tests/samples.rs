@@ -1,0 +1,90 @@
+//! A stored sample of every format, folded for ever: what was journaled once stays readable.
+
+use super::*;
+
+/// One journal of format 1, entry by entry, with at least one of each kind of event.
+const FORMAT_1: &str = include_str!("format_1.jsonl");
+
+#[test]
+fn format_1_still_folds() {
+    let mut show = None;
+    for (seq, line) in (1..).zip(FORMAT_1.lines()) {
+        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
+        show = Show::fold(show, seq, &groups).unwrap();
+    }
+    let show = show.unwrap();
+    let status = |s: ReservationStatus| show.reservations.values().filter(|r| r.status == s).count();
+    assert_eq!(status(ReservationStatus::Paid), 1);
+    assert_eq!(status(ReservationStatus::Canceled), 1);
+    assert_eq!(status(ReservationStatus::Expired), 2);
+    assert_eq!(status(ReservationStatus::Refunded), 1);
+    assert_eq!(show.refunds.len(), 4);
+}
+
+/// Every kind of event stands in the sample; a new kind needs a new sample line.
+#[test]
+fn the_sample_has_every_kind_of_event() {
+    for kind in [
+        "led",
+        "created",
+        "reserved",
+        "seats_changed",
+        "lapsed",
+        "payment_started",
+        "payment_pending",
+        "payment_completed",
+        "payment_failed",
+        "payment_unclaimed",
+        "canceled",
+        "refund_started",
+        "refund_completed",
+        "refund_failed",
+        "checked_in",
+    ] {
+        assert!(FORMAT_1.contains(&format!(r#""e":"{kind}""#)), "{kind}");
+    }
+}
+
+#[test]
+fn what_is_not_whole_is_refused() {
+    let whole = encode(&Stage::new().journal[0]);
+    assert!(decode(FORMAT, &whole).is_ok());
+    assert!(decode(FORMAT + 1, &whole).is_err());
+    assert!(decode(0, &whole).is_err());
+    for cut in 1..whole.len() {
+        assert!(decode(FORMAT, &whole[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+/// Writes the sample anew: `MARQUEE_WRITE_SAMPLE=path cargo test -p regional write_sample`.
+#[test]
+fn write_sample() {
+    let Ok(path) = std::env::var("MARQUEE_WRITE_SAMPLE") else { return };
+    let mut stage = Stage::new();
+    let people: Vec<UserId> = (0..5).map(|_| UserId::new()).collect();
+    let (bought, _) = stage.buy(people[0], &["A3", "A4"]);
+    let ticket = stage.reservation(bought).tickets[0].id;
+    stage.tell(Command::CheckIn(CheckIn { ticket, nonce: "n".into(), at: None, force: false }));
+    let (canceled, _) = stage.buy(people[1], &["B1"]);
+    stage.cancel(canceled, None, false).unwrap();
+    let back = *stage.show.refunds.keys().next().unwrap();
+    stage.tell(Command::SettleRefund { refund: back, failed: None });
+    let (_, payment) = stage.buy(people[2], &["B2"]);
+    let id = stage.refund_id();
+    stage.tell(Command::Refund(NewRefund { id, payment, amount: Some(1), reason: "x".into() }));
+    stage.tell(Command::SettleRefund { refund: id, failed: Some("no".into()) });
+    let id = stage.refund_id();
+    stage.tell(Command::Refund(NewRefund { id, payment, amount: None, reason: "x".into() }));
+    let changed = stage.reserve(people[3], &["B3"]).unwrap();
+    let seats = vec![("B4".to_owned(), None)];
+    stage.tell(Command::ChangeSeats(ChangeSeats { reservation: changed, seats, by_staff: false }));
+    let late = stage.reserve(people[4], &["B1"]).unwrap();
+    let payment = stage.start_payment(late, Method::Online).unwrap();
+    stage.settle(payment, Outcome::Pending);
+    stage.settle(payment, Outcome::Failed { reason: "x".into(), declined: true });
+    stage.pass(700);
+    stage.settle(payment, Outcome::Completed);
+    let lines: Vec<String> =
+        stage.journal.iter().map(|groups| String::from_utf8(encode(groups)).unwrap()).collect();
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
