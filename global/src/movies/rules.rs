@@ -84,7 +84,8 @@ impl Facts {
     }
 }
 
-const ARTICLES: [&str; 3] = ["the", "a", "an"];
+/// Those that lists put last. The German `die` is left out: in English it ends a title by itself.
+const ARTICLES: [&str; 11] = ["the", "a", "an", "das", "der", "le", "la", "les", "el", "los", "il"];
 
 /// `The Fog`, `the fog` and `Fog, The` are one; `Alien` and `Alien³` are two.
 fn title_key(title: &str) -> String {

@@ -1,0 +1,137 @@
+//! The policy, the audit log and the service's own surface.
+
+mod support;
+
+use reqwest::Method;
+use serde_json::json;
+use support::{Service, config, start};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_is_edited_in_versions_and_never_without_an_admin() {
+    let (_postgres, s) = start().await;
+    let root = s.token("root").await;
+    let listed = s.get("/v1/policies?limit=200", &root).await.expect(200);
+    let (items, version) = (listed.body["items"].as_array().unwrap().clone(), listed.body["version"].clone());
+    assert_eq!((items.len(), &version), (19, &json!(1)));
+    assert_eq!(listed.body["includes"], json!([{"role": "manager", "includes": "employee"}]));
+
+    // Page by page it is the same.
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = s.get(&format!("/v1/policies?limit=7{cursor}"), &root).await.expect(200);
+        paged.extend(page.body["items"].as_array().unwrap().clone());
+        let Some(next) = page.body["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(paged, items);
+
+    let rule = json!({"role": "curator", "region": "global", "resource": "movie", "action": "write"});
+    s.post("/v1/policies", &root, rule.clone()).await.expect(201);
+    s.post("/v1/policies", &root, rule.clone()).await.expect(200);
+    assert_eq!(s.get("/v1/policies", &root).await.body["version"], 2);
+
+    // A role that is only data until now takes effect.
+    let ann = s.sign_up("ann").await;
+    let film = json!({"title": "Following"});
+    s.post("/v1/movies", &s.token("ann").await, film.clone()).await.problem(403, "forbidden");
+    s.put(&format!("/v1/users/{ann}/roles"), &root, json!([{"role": "curator"}])).await.expect(200);
+    let curator = s.token("ann").await;
+    s.post("/v1/movies", &curator, film.clone()).await.expect(201);
+    s.call(Method::DELETE, "/v1/policies", &root, rule.clone()).await.expect(204);
+    s.post("/v1/movies", &curator, film).await.problem(403, "forbidden");
+    s.call(Method::DELETE, "/v1/policies", &root, rule).await.problem(404, "not-found");
+
+    let admin = json!({"role": "admin", "region": "*", "resource": "*", "action": "*"});
+    s.call(Method::DELETE, "/v1/policies", &root, admin).await.problem(409, "last-admin");
+    let query = "/v1/policies?role=admin&region=*&resource=*&action=*";
+    s.delete(query, &root).await.problem(409, "last-admin");
+    s.get("/v1/users", &root).await.expect(200);
+    for (field, value) in [("role", ""), ("region", "mars"), ("resource", "a b"), ("action", "x\u{0}")] {
+        let mut bad = json!({"role": "r", "region": "*", "resource": "s", "action": "a"});
+        bad[field] = json!(value);
+        let problem = s.post("/v1/policies", &root, bad).await.problem(422, "invalid-request");
+        assert_eq!(problem.body["errors"][0]["field"], field);
+    }
+    assert_eq!(s.get("/v1/policies", &root).await.body["version"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_tells_all_and_cannot_be_changed() {
+    let (postgres, s) = start().await;
+    let root = s.token("root").await;
+    let ann = s.sign_up("ann").await;
+    let path = format!("/v1/users/{ann}/disable");
+    let request = s.request(Method::POST, &path, Some(&root)).header("x-forwarded-for", "203.0.113.9");
+    s.send(request).await.expect(200);
+
+    let lines = s.get("/v1/audit?action=user.disable", &root).await.expect(200);
+    let line = &lines.body["items"][0];
+    let root_id = s.get("/v1/me", &root).await.text("id");
+    assert_eq!((&line["actor"], &line["target"]), (&json!(root_id), &json!(ann)));
+    assert_eq!((&line["before"], &line["after"]), (&json!({"disabled": false}), &json!({"disabled": true})));
+    assert_eq!(line["address"], "203.0.113.9");
+    let first = s.get("/v1/audit?limit=1", &root).await.expect(200);
+    let rest = s.get(&format!("/v1/audit?cursor={}", first.text("next_cursor")), &root).await.expect(200);
+    assert_eq!(rest.body["items"].as_array().unwrap().len(), 2);
+    let none = s.get("/v1/audit?from=2200-01-01T00:00:00Z", &root).await.expect(200);
+    assert_eq!(none.body["items"], json!([]));
+    s.get("/v1/audit?from=yesterday", &root).await.problem(422, "invalid-request");
+    s.get("/v1/audit?action=%00", &root).await.problem(422, "invalid-request");
+
+    let pool = migrations::pool(&postgres.url("global"), 1).unwrap();
+    let db = pool.get().await.unwrap();
+    for sql in ["UPDATE audit SET action = 'x'", "DELETE FROM audit", "TRUNCATE audit"] {
+        let error = db.batch_execute(sql).await.unwrap_err();
+        assert!(error.as_db_error().unwrap().message().contains("append-only"), "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_surface_is_documented_and_fails_as_problems() {
+    let (_postgres, s) = start().await;
+    let document = s.send(s.request(Method::GET, "/openapi.json", None)).await.expect(200).body;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let operations: usize =
+        document["paths"].as_object().unwrap().values().map(|p| p.as_object().unwrap().len()).sum();
+    assert_eq!(operations, 24);
+    let jwks = s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.expect(200).body;
+    assert_eq!((&jwks["keys"][0]["kty"], &jwks["keys"][0]["alg"]), (&json!("OKP"), &json!("EdDSA")));
+
+    s.send(s.request(Method::GET, "/v1/nothing", None)).await.problem(404, "not-found");
+    s.send(s.request(Method::PATCH, "/v1/users", None)).await.problem(405, "method-not-allowed");
+    let huge = s.request(Method::POST, "/v1/auth/signup", None).header("content-type", "application/json");
+    s.send(huge.body(vec![b' '; 1024 * 1024 + 1])).await.problem(413, "body-too-large");
+    let broken = s.request(Method::POST, "/v1/auth/signup", None).header("content-type", "application/json");
+    s.send(broken.body(b"{\"email\": \"\xff".to_vec())).await.expect(400);
+
+    let metrics = s.client.get(format!("http://{}/metrics", s.config.ops_listen)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for name in [
+        "marquee_feed_position",
+        "marquee_db_pool_connections{state=\"idle\"}",
+        "marquee_http_requests_total",
+    ] {
+        assert!(metrics.contains(name), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_start_keeps_what_was_and_a_wrong_master_key_ends_it() {
+    let (postgres, s) = start().await;
+    let token = s.token("root").await;
+    let kid = s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.body["keys"].clone();
+    s.stop().await;
+
+    let mut wrong = config(&postgres.url("global"));
+    wrong.master_key = common::config::Secret::new("quite another master key");
+    let error = global::run(wrong, Default::default()).await.unwrap_err().to_string();
+    assert!(error.contains("MASTER_KEY"), "{error}");
+
+    let mut other = config(&postgres.url("global"));
+    other.bootstrap_admin.username = "second".into();
+    let s = Service::start(other).await;
+    s.get("/v1/me", &token).await.expect(200);
+    assert_eq!(s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.body["keys"], kid);
+    // There is an admin already, so no second one was made.
+    s.sign_in("second").await.problem(401, "invalid-credentials");
+}
