@@ -31,7 +31,9 @@ impl Default for Options {
 pub struct TestPostgres {
     server: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    options: Options,
+    user: Option<(u32, u32)>,
+    folder: tempfile::TempDir,
 }
 
 impl TestPostgres {
@@ -60,7 +62,7 @@ impl TestPostgres {
             let port = free_port();
             let mut server = launch(&bin, &data, user, folder.path(), port, options);
             if ready(&bin, port, &mut server) {
-                return Self { server, port, _folder: folder };
+                return Self { server, port, options, user, folder };
             }
             let _ = server.kill();
             let _ = server.wait();
@@ -86,6 +88,24 @@ impl TestPostgres {
         let url = self.database(name).await;
         schema.migrate(&url).await.expect("the migrations apply");
         url
+    }
+
+    /// Kills the server without warning and starts it again on the same port and data. Blocks the thread.
+    pub fn crash_and_restart(&mut self) {
+        self.server.kill().expect("it runs");
+        self.server.wait().expect("a child can be waited for");
+        let (bin, user) = (find_binaries(), self.user);
+        let data = self.folder.path().join("data");
+        // Its orphaned backends end by themselves; until then the new server refuses to start.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            self.server = launch(&bin, &data, user, self.folder.path(), self.port, self.options);
+            if ready(&bin, self.port, &mut self.server) {
+                return;
+            }
+            let _ = self.server.wait();
+        }
+        panic!("Postgres did not start again; its log is {}", read_log(self.folder.path()));
     }
 
     /// The server's process, for tests that stop it on purpose.

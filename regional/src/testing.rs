@@ -305,7 +305,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 /// A provider that cannot be reached.
-struct NoProvider;
+pub struct NoProvider;
 
 #[tonic::async_trait]
 impl Provider for NoProvider {

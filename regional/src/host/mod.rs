@@ -8,6 +8,8 @@
 mod lead;
 mod refused;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};

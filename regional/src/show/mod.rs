@@ -13,7 +13,7 @@ mod event;
 mod money;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use command::{
     Asked, Cancel, ChangeSeats, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund, Outcome, Refusal,

@@ -22,7 +22,7 @@ pub(super) fn start() -> Timestamp {
     "2027-03-01T12:00:00Z".parse().unwrap()
 }
 
-pub(super) fn facts() -> Created {
+pub(crate) fn facts() -> Created {
     let home: RegionName = "eu".parse().unwrap();
     let row = |name: &str, kinds: [SeatType; 4]| PlanRow {
         row: name.into(),

@@ -1,0 +1,253 @@
+//! Hosts on a real Postgres: contention, two processes on one show, a database that dies in the middle.
+
+use std::collections::BTreeSet;
+
+use common::authz::Authority;
+use common::authz::jwt::SigningKey;
+use common::{ReservationId, ShowId, UserId};
+use jiff::{SignedDuration, Timestamp};
+use migrations::Schema;
+use migrations::testing::{Options, TestPostgres};
+use raft::client::{RegistryClient, ShowRecord};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::Config;
+use crate::app::{App, Parts};
+use crate::show::{Command, Event, Key, Reserve, SeatStatus, tests::facts};
+use crate::testing::{NoProvider, region};
+
+/// One regional process on the database at `url`, without a registry: it is told who owns what.
+async fn process(url: &str, session: u64) -> App {
+    let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
+    let config =
+        Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
+    App::new(Parts {
+        config,
+        pool: migrations::pool(url, 8).unwrap(),
+        authority: Authority::new("marquee"),
+        global: common::feed::channel("http://127.0.0.1:1").unwrap(),
+        view: registry.watch(CancellationToken::new()),
+        registry,
+        session,
+        ticket_key: SigningKey::generate(),
+        provider: Box::new(NoProvider),
+        metrics: crate::metrics::Metrics::new(&prometheus::Registry::new()).unwrap(),
+    })
+}
+
+async fn database(fsync: bool) -> (TestPostgres, String) {
+    let server = tokio::task::spawn_blocking(move || TestPostgres::start_with(Options { fsync }));
+    let server = server.await.unwrap();
+    let url = server.migrated("region", Schema::Regional).await;
+    (server, url)
+}
+
+fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
+    let replicas = vec![region("eu"), region("us")];
+    let record =
+        ShowRecord { id: show, home: region("eu"), owner: region(owner), epoch, replicas, prior: Vec::new() };
+    app.view.note(record);
+}
+
+/// A show of eight seats that starts tomorrow and is on sale.
+async fn show(app: &App) -> ShowId {
+    let now = Timestamp::now();
+    let mut facts = facts();
+    facts.starts_at = now + SignedDuration::from_hours(24);
+    facts.on_sale_at = None;
+    facts.max_seats_per_customer = None;
+    let id = facts.show;
+    owned_by(app, id, "eu", 1);
+    let events = vec![Event::Created(Box::new(facts))];
+    app.hosts.create(id, Group { at: now, by: None, key: None, trace: None, events }).await.unwrap();
+    id
+}
+
+fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
+    let command = Command::Reserve(Reserve {
+        id: ReservationId::new(show, Timestamp::now(), rand::random()),
+        reference: "R".into(),
+        customer: Some(UserId::new()),
+        contact: None,
+        seats: vec![(seat.to_owned(), None)],
+        by_staff: false,
+    });
+    Asked { command, by: None, key: key.map(|id| Key { id, body: [1; 16] }), trace: None }
+}
+
+const SEATS: [&str; 8] = ["A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_gets_each_seat_once_and_few_commits_serve_it() {
+    let (_server, url) = database(true).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    let crowd = (0..400).map(|n| {
+        let (app, asked) = (app.clone(), wish(id, SEATS[n % 8], None));
+        tokio::spawn(async move { app.hosts.ask(id, asked).await.unwrap().1 })
+    });
+    let answers: Vec<Answer> =
+        futures::future::join_all(crowd).await.into_iter().map(Result::unwrap).collect();
+    let done = answers.iter().filter(|a| matches!(a, Answer::Done { .. })).count();
+    let refused = answers
+        .iter()
+        .filter(|a| matches!(a, Answer::Refused { refusal: Refusal::SeatsUnavailable(_), .. }))
+        .count();
+    assert_eq!((done, refused), (8, 392));
+    let host = app.hosts.get(id).await.unwrap();
+    assert_eq!(host.read(Show::counts), [0, 8, 0, 0]);
+    let entries = host.read(|show| show.seq);
+    assert!(entries <= 10, "{entries} entries for eight bookings");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gets_its_first_answer_from_the_next_process_too() {
+    let (_server, url) = database(false).await;
+    let first = process(&url, 1).await;
+    let id = show(&first).await;
+    let key = Some([9; 16]);
+    let (_, answer) = first.hosts.ask(id, wish(id, "A3", key)).await.unwrap();
+    let Answer::Done { group, repeated: false } = answer else { panic!("{answer:?}") };
+    // The same key, another wish of the same body: what was done is told again, from memory and after.
+    let next = process(&url, 2).await;
+    owned_by(&next, id, "eu", 1);
+    for app in [&first, &next] {
+        let (_, answer) = app.hosts.ask(id, wish(id, "A3", key)).await.unwrap();
+        let Answer::Done { group: again, repeated: true } = answer else { panic!("{answer:?}") };
+        assert_eq!(again, group);
+    }
+    let refused = [8; 16];
+    for repeated in [false, true] {
+        let (_, answer) = next.hosts.ask(id, wish(id, "A3", Some(refused))).await.unwrap();
+        let Answer::Refused { repeated: told, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(told, repeated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_one_show_never_fork_it() {
+    let (_server, url) = database(false).await;
+    let apps = [process(&url, 1).await, process(&url, 2).await];
+    let id = show(&apps[0]).await;
+    owned_by(&apps[1], id, "eu", 1);
+    let crowd = (0..160).map(|n| {
+        let (app, asked) = (apps[n % 2].clone(), wish(id, SEATS[n / 2 % 8], None));
+        tokio::spawn(async move { app.hosts.ask(id, asked).await.map(|(_, answer)| answer) })
+    });
+    let mut won = BTreeSet::new();
+    for answer in futures::future::join_all(crowd).await {
+        match answer.unwrap() {
+            Ok(Answer::Done { group, .. }) => {
+                let Some(Event::Reserved { reservation, .. }) = group.events.last() else {
+                    panic!("{group:?}")
+                };
+                won.insert(*reservation);
+            }
+            // Between two leaders a request may find neither; it was surely not done.
+            Ok(Answer::Refused { .. }) | Err(HostError::Unavailable(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // What was acknowledged is exactly what the journal holds, whoever reads it.
+    let journal = Journal::new(apps[0].pool.clone());
+    let committed = journal.committed(id).await.unwrap().unwrap();
+    let folded = journal.fold(id, committed).await.unwrap().unwrap();
+    let held: BTreeSet<ReservationId> = folded.reservations.keys().copied().collect();
+    assert_eq!(held, won);
+    assert!(!won.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_regions_show_is_not_led_here() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    let other = process(&url, 2).await;
+    owned_by(&other, id, "us", 2);
+    let error = other.hosts.get(id).await.err().unwrap();
+    assert!(matches!(error, HostError::NotOwner { epoch: 2, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_a_killed_database() {
+    let (mut server, url) = database(true).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    for seat in &SEATS[..4] {
+        let (_, answer) = app.hosts.ask(id, wish(id, seat, None)).await.unwrap();
+        assert!(matches!(answer, Answer::Done { .. }));
+    }
+    let server = tokio::task::spawn_blocking(move || {
+        server.crash_and_restart();
+        server
+    });
+    let server = server.await.unwrap();
+    // The first tries may meet dead connections; then the host leads anew and sells on.
+    let mut last = None;
+    for _ in 0..50 {
+        match app.hosts.ask(id, wish(id, "B1", None)).await {
+            Ok((_, Answer::Done { .. } | Answer::Refused { .. })) => {
+                last = None;
+                break;
+            }
+            other => last = Some(format!("{:?}", other.map(|(_, a)| a))),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(last, None);
+    let host = app.hosts.get(id).await.unwrap();
+    for seat in &SEATS[..5] {
+        let status = host.read(|s| s.seats[s.plan.seat(seat).unwrap() as usize].status());
+        assert_eq!(status, SeatStatus::Held, "{seat}");
+    }
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_journal_is_named_and_never_guessed() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    app.hosts.ask(id, wish(id, "A3", None)).await.unwrap();
+    let client = app.pool.get().await.unwrap();
+    let damage = "UPDATE show_journal SET events = set_byte(events, 20, 0) WHERE show_id = $1 AND seq = 2";
+    assert_eq!(client.execute(damage, &[&id.0]).await.unwrap(), 1);
+    let next = process(&url, 2).await;
+    owned_by(&next, id, "eu", 1);
+    let error = next.hosts.get(id).await.err().unwrap();
+    assert!(matches!(&error, HostError::Broken(why) if why.contains("corrupt at 2")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_are_the_fold_of_the_journal_and_can_be_rebuilt() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(crate::projector(&app).run(stop.clone()));
+    let id = show(&app).await;
+    for seat in &SEATS {
+        app.hosts.ask(id, wish(id, seat, None)).await.unwrap();
+    }
+    let rows = async |app: &App| -> Vec<(String, String)> {
+        app.projector.caught_up().await;
+        let client = app.pool.get().await.unwrap();
+        let rows = client.query("SELECT id, view::text FROM reservations ORDER BY id", &[]).await.unwrap();
+        let strip = |view: String| {
+            let mut view: serde_json::Value = serde_json::from_str(&view).unwrap();
+            view.as_object_mut().unwrap().remove("expires_in_seconds");
+            view.to_string()
+        };
+        rows.iter().map(|r| (r.get(0), strip(r.get(1)))).collect()
+    };
+    let before = rows(&app).await;
+    assert_eq!(before.len(), 8);
+    let client = app.pool.get().await.unwrap();
+    client
+        .batch_execute("TRUNCATE reservations, payments, refunds, tickets, shows, projected")
+        .await
+        .unwrap();
+    app.projector.nudge(id);
+    assert_eq!(rows(&app).await, before);
+    stop.cancel();
+}
