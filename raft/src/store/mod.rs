@@ -39,7 +39,19 @@ pub fn open(dir: &Path, node_id: NodeId) -> anyhow::Result<(LogStore, StateMachi
     let db = open_database(&dir.join("log.redb"))?;
     claim(&db, node_id).with_context(|| format!("cannot use {}", dir.display()))?;
     let snapshots = SnapshotStore::open(&dir.join("snapshot.redb"))?;
+    sync_entries(dir)?;
     Ok((LogStore::new(db)?, StateMachine::load(snapshots)?))
+}
+
+/// A file that was flushed is still lost with the power when its directory was not: the voter would come
+/// back empty, under an id that has voted.
+fn sync_entries(dir: &Path) -> anyhow::Result<()> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    for dir in [Some(dir), above].into_iter().flatten() {
+        let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| format!("cannot flush {}", dir.display()))?;
+    }
+    Ok(())
 }
 
 fn claim(db: &Database, node_id: NodeId) -> anyhow::Result<()> {

@@ -101,6 +101,12 @@ impl Drop for Voter {
     }
 }
 
+/// Held all at once, so that they differ.
+fn free_addresses(count: usize) -> Vec<String> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
+
 fn copy_dir(from: &Path, to: &PathBuf) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
@@ -118,9 +124,8 @@ impl Group {
     /// Not started yet; `adjust` may change each voter's configuration.
     pub fn new(size: usize, adjust: impl Fn(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let held: Vec<TcpListener> =
-            (0..2 * size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |i: usize| held[i].local_addr().unwrap().to_string();
+        let addresses = free_addresses(2 * size);
+        let address = |i: usize| addresses[i].clone();
         let peer = |i: usize| Peer {
             id: i as u64 + 1,
             region: region(REGIONS[i]),
@@ -151,6 +156,20 @@ impl Group {
         let mut group = Self::new(size, adjust);
         group.voters.iter_mut().for_each(Voter::start);
         group
+    }
+
+    /// Gives all voters, none of which may be running, other addresses.
+    pub fn move_house(&mut self) {
+        let addresses = free_addresses(self.voters.len());
+        for voter in &mut self.voters {
+            assert!(!voter.is_running());
+            for (peer, address) in voter.config.peers.iter_mut().zip(&addresses) {
+                peer.url = format!("http://{address}");
+            }
+        }
+        for (voter, address) in self.voters.iter_mut().zip(addresses) {
+            voter.config.listen = address;
+        }
     }
 
     pub fn client(&self) -> RegistryClient {
