@@ -14,6 +14,9 @@ use crate::keys::KeyRing;
 use crate::passwords::Passwords;
 use crate::throttle::Throttle;
 
+const POOL_SIZE: usize = 32;
+const FEED_POOL_SIZE: usize = 8;
+
 pub struct Inner {
     pub config: Config,
     pub pool: Pool,
@@ -36,12 +39,16 @@ impl Deref for App {
 }
 
 impl App {
-    pub fn new(config: Config, pool: Pool) -> anyhow::Result<Self> {
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let url = config.postgres_url.reveal();
+        let pool = migrations::pool(url, POOL_SIZE)?;
+        // Of its own: handlers wait for the feed, which must not wait for a connection of theirs.
+        let feed_pool = migrations::pool(url, FEED_POOL_SIZE)?;
         let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
         Ok(Self(Arc::new(Inner {
             authority: Authority::new(config.issuer.clone()),
             keys: Arc::new(KeyRing::new(sealing)),
-            feed: Feed::new(pool.clone()),
+            feed: Feed::new(feed_pool),
             passwords: Passwords::new(&config.argon2)?,
             throttle: Throttle::default(),
             config,

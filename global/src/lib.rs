@@ -37,7 +37,6 @@ pub use config::{Argon2Config, BootstrapAdmin, Config};
 
 use crate::app::App;
 
-const POOL_SIZE: usize = 32;
 /// How long requests under way may take once the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -52,8 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let inner = stop.child_token();
     let _guard = inner.clone().drop_guard();
 
-    let pool = migrations::pool(config.postgres_url.reveal(), POOL_SIZE)?;
-    let app = App::new(config, pool)?;
+    let app = App::new(config)?;
     if !start::wait_for_schema(&app, &schema, &inner).await? {
         return Ok(());
     }

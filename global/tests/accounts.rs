@@ -1,5 +1,7 @@
 //! Journeys of accounts and sessions through the running service.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod support;
 
 use std::time::Instant;
@@ -173,7 +175,7 @@ async fn guessing_is_slowed_down_for_that_account_from_that_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_account_costs_as_much_as_a_wrong_password() {
-    let (_postgres, s) = start().await;
+    let (postgres, s) = start().await;
     s.sign_up("ann").await;
     // The hash must dominate for this to show anything: the cheap one of the other tests would not.
     let mut config = s.config.clone();
@@ -181,6 +183,10 @@ async fn a_missing_account_costs_as_much_as_a_wrong_password() {
     s.stop().await;
     let s = support::Service::start(config).await;
     s.token("ann").await;
+    let pool = migrations::pool(&postgres.url("global"), 1).unwrap();
+    let sql = "SELECT password_hash FROM users WHERE username = 'ann'";
+    let hash: String = pool.get().await.unwrap().query_one(sql, &[]).await.unwrap().get(0);
+    assert!(hash.contains("m=19456,t=2"), "signing in renewed the cheap hash: {hash}");
     let time = async |username: &str, i: usize| {
         let form = [("grant_type", "password"), ("username", username), ("password", "wrong wrong")];
         let request = s.request(Method::POST, "/v1/auth/token", None).form(&form);

@@ -1,5 +1,7 @@
 //! The policy, the audit log and the service's own surface.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod support;
 
 use reqwest::Method;
@@ -134,4 +136,53 @@ async fn a_second_start_keeps_what_was_and_a_wrong_master_key_ends_it() {
     assert_eq!(s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.body["keys"], kid);
     // There is an admin already, so no second one was made.
     s.sign_in("second").await.problem(401, "invalid-credentials");
+    s.stop().await;
+
+    // An old key is replaced: the new one is published, both verify, and the old one signs until all know
+    // the new one.
+    let pool = migrations::pool(&postgres.url("global"), 1).unwrap();
+    let age = "UPDATE signing_keys SET created_at = now() - interval '91 days'";
+    pool.get().await.unwrap().batch_execute(age).await.unwrap();
+    let s = Service::start(config(&postgres.url("global"))).await;
+    let both = s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.body["keys"].clone();
+    assert_eq!((both.as_array().unwrap().len(), &both[1]), (2, &kid[0]));
+    s.get("/v1/me", &token).await.expect(200);
+    let fresh = s.token("root").await;
+    let header = fresh.split('.').next().unwrap();
+    assert_eq!(header, token.split('.').next().unwrap(), "the same `kid`");
+    s.get("/v1/me", &fresh).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_database_it_says_so_and_still_knows_tokens() {
+    let (postgres, s) = start().await;
+    let root = s.token("root").await;
+    drop(postgres);
+    s.get("/v1/auth/verify", &root).await.expect(200);
+    let problem = s.get("/v1/users", &root).await.problem(503, "database-unavailable");
+    assert!(problem.headers.contains_key("retry-after"));
+    s.sign_in("root").await.problem(503, "database-unavailable");
+    support::eventually("readyz names it", async || {
+        let ready = s.client.get(format!("http://{}/readyz", s.config.ops_listen)).send().await.unwrap();
+        ready.status() == 503 && ready.text().await.unwrap().contains("postgres")
+    })
+    .await;
+    s.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_leave_at_once_do_not_wait_for_each_other() {
+    let (_postgres, s) = start().await;
+    s.sign_up("ann").await;
+    let mut tokens = Vec::new();
+    for _ in 0..100 {
+        tokens.push(s.token("ann").await);
+    }
+    let started = std::time::Instant::now();
+    futures::future::join_all(tokens.iter().map(|token| async {
+        s.post("/v1/auth/logout", token, json!({})).await.expect(204);
+        s.get("/v1/auth/verify", token).await.problem(401, "invalid-token");
+    }))
+    .await;
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }

@@ -1,5 +1,7 @@
 //! The feed as followers see it, and several processes on one database.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

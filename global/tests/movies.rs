@@ -1,5 +1,7 @@
 //! The catalogue's write half through the running service.
 
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -139,6 +139,7 @@ pub async fn delete(State(app): State<App>, authorized: Authorized, client: Clie
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -78,6 +78,7 @@ pub async fn change(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -219,6 +219,7 @@ pub async fn end_and_publish(
     let (target, address) = (session.to_string(), client.address.as_str());
     audit::write(&tx, audit::Entry { actor, action, target, before: None, after: None, address }).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(true)
 }

@@ -140,6 +140,7 @@ async fn set_disabled(
     audit::write(&tx, entry).await?;
     let after = store::find(&tx, id).await?.ok_or_else(not_found)?.user;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(tagged(StatusCode::OK, after.version, &after))
 }
@@ -190,6 +191,7 @@ pub async fn set_roles(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(tagged(StatusCode::OK, after.version, &after))
 }

@@ -101,6 +101,7 @@ pub async fn create(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     let mut response = tagged(StatusCode::CREATED, movie.version, &movie);
     let location = HeaderValue::try_from(format!("/v1/movies/{}", movie.id)).map_err(Problem::internal)?;
@@ -117,7 +118,7 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> std::result::R
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeMovie {
-    #[schema(min_length = 1, max_length = 300)]
+    #[schema(min_length = 1, max_length = 300, nullable = false)]
     #[serde(default, deserialize_with = "given")]
     pub title: Option<String>,
     #[serde(default, deserialize_with = "given")]
@@ -208,6 +209,7 @@ pub async fn update(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(tagged(StatusCode::OK, after.version, &after))
 }
@@ -245,6 +247,7 @@ pub async fn delete(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -216,6 +216,7 @@ async fn write_chunk(app: &App, actor: UserId, client: &Client, rows: Vec<Row>) 
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok(reports)
 }

@@ -227,6 +227,7 @@ async fn edit(
     };
     audit::write(&tx, entry).await?;
     tx.commit().await?;
+    drop(db);
     app.feed.published(position).await;
     Ok((true, version))
 }

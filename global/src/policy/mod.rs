@@ -4,3 +4,6 @@
 pub mod adapter;
 pub mod handlers;
 pub mod store;
+
+#[cfg(test)]
+mod adapter_tests;
