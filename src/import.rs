@@ -18,6 +18,8 @@ pub struct Summary {
     /// Outcome → rows, in the service's own words (`created`, `unchanged`, …).
     pub outcomes: BTreeMap<String, usize>,
     pub bad: Vec<BadRow>,
+    /// The id of the film that came in last.
+    pub last_created: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -76,12 +78,13 @@ fn pieces(file: &[u8]) -> anyhow::Result<Vec<Piece>> {
     let header = header.context("the file is not CSV")?;
     let title_column = header.iter().position(|name| name.trim_ascii().eq_ignore_ascii_case(b"title"));
     let mut rows = Vec::new();
+    let mut lines = Lines { file, at: 0, line: 1 };
     for record in records {
         let record = record.context("the file is not CSV")?;
         let title = title_column.and_then(|i| record.get(i)).unwrap_or_default();
         let title = String::from_utf8_lossy(title).into_owned();
         let likeness: String = title.chars().filter(|c| c.is_alphanumeric()).collect();
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.at(record.position().map_or(0, csv::Position::byte));
         rows.push((likeness.to_lowercase(), record, Origin { line, title }));
     }
     // Stable: the first of two stays the first.
@@ -108,6 +111,25 @@ fn pieces(file: &[u8]) -> anyhow::Result<Vec<Piece>> {
     Ok(pieces)
 }
 
+/// Counts lines up to a place in the file. The reader's own count is one behind where lines end in CR LF.
+struct Lines<'a> {
+    file: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that the reader says begins at `byte`; bytes may only grow.
+    fn at(&mut self, byte: u64) -> u64 {
+        let byte = usize::try_from(byte).unwrap_or(usize::MAX);
+        while self.at < self.file.len() && (self.at < byte || matches!(self.file[self.at], b'\r' | b'\n')) {
+            self.line += u64::from(self.file[self.at] == b'\n');
+            self.at += 1;
+        }
+        self.line
+    }
+}
+
 /// Adds one answer, its line numbers turned back into the file's.
 fn tally(answer: &Value, piece: &Piece, summary: &mut Summary) -> anyhow::Result<()> {
     let rows = answer["rows"].as_array().context("the service's answer does not tell the rows' outcomes")?;
@@ -119,16 +141,29 @@ fn tally(answer: &Value, piece: &Piece, summary: &mut Summary) -> anyhow::Result
     for row in rows {
         let outcome = row["outcome"].as_str().unwrap_or("unknown");
         *summary.outcomes.entry(outcome.to_owned()).or_default() += 1;
+        if outcome == "created" {
+            summary.last_created = row["movie_id"].as_str().map(str::to_owned);
+        }
         if outcome == REJECTED {
             let origin = row["line"].as_u64().and_then(|line| lines_of_piece.get(&line));
             summary.bad.push(BadRow {
                 line: origin.map_or(0, |o| o.line),
                 title: origin.map(|o| o.title.clone()).unwrap_or_default(),
-                reason: row["reason"].as_str().unwrap_or("no reason given").to_owned(),
+                reason: reason(row, &lines_of_piece),
             });
         }
     }
     Ok(())
+}
+
+/// The service's words; a line that they end with is one of the piece's and becomes the file's.
+fn reason(row: &Value, lines_of_piece: &BTreeMap<u64, &Origin>) -> String {
+    let reason = row["reason"].as_str().unwrap_or("no reason given");
+    let words = reason.trim_end_matches(|c: char| c.is_ascii_digit());
+    match reason[words.len()..].parse().ok().and_then(|line: u64| lines_of_piece.get(&line)) {
+        Some(other) if words.ends_with("line ") => format!("{words}{}", other.line),
+        _ => reason.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +188,15 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_counted_whatever_ends_them() {
+        for end in ["\n", "\r\n"] {
+            let file = ["title,genre", "A,x", "", "\"B\nB\",y", "C,z"].join(end);
+            let pieces = pieces(file.as_bytes()).unwrap();
+            assert_eq!(lines(&pieces[0]), [2, 4, 6], "{end:?}");
+        }
+    }
+
+    #[test]
     fn the_same_film_is_never_torn_apart() {
         let mut long = String::from("title\n");
         for i in 0..1001 {
@@ -174,14 +218,16 @@ mod tests {
         let answer = serde_json::json!({"rows": [
             {"line": 2, "outcome": "rejected", "reason": "title is missing"},
             {"line": 3, "outcome": "created"},
-            {"line": 4, "outcome": "unchanged"},
+            {"line": 4, "outcome": "rejected", "reason": "the same film is on line 3"},
         ]});
         let mut summary = Summary::default();
         tally(&answer, &piece, &mut summary).unwrap();
-        assert_eq!(summary.kept(), 2);
+        assert_eq!(summary.kept(), 1);
+        let bad =
+            |line, title: &str, reason: &str| BadRow { line, title: title.into(), reason: reason.into() };
         assert_eq!(
             summary.bad,
-            [BadRow { line: 404, title: String::new(), reason: "title is missing".into() }]
+            [bad(404, "", "title is missing"), bad(402, "Two\nlines", "the same film is on line 405"),]
         );
     }
 }

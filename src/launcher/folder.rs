@@ -21,7 +21,8 @@ use anyhow::Context;
 use super::files::make_folder;
 use super::users::{Users, anyone_reaches};
 
-const FILES: [&str; 5] = ["platform.json", "ports.json", "secrets.json", "control.json", "run.json"];
+const FILES: [&str; 6] =
+    ["platform.json", "ports.json", "secrets.json", "control.json", "run.json", crate::seed::IMPORTED_FILE];
 /// Lies in a folder under /var/tmp and names the data folder it belongs to.
 const OWNER_FILE: &str = "belongs-to";
 

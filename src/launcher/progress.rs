@@ -26,6 +26,11 @@ impl Progress {
         Self { bar, quiet }
     }
 
+    /// Nobody watches.
+    pub fn silent() -> Self {
+        Self::new(0, true)
+    }
+
     /// One step is done.
     pub fn done(&self, what: &str) {
         match &self.bar {

@@ -62,15 +62,29 @@ async fn require_key(State(key): State<Arc<ApiKey>>, request: Request, next: Nex
     if key.accepts(presented) {
         next.run(request).await
     } else {
-        error(StatusCode::UNAUTHORIZED, "unauthorized", "send the API key as a bearer token")
+        error(StatusCode::UNAUTHORIZED, "unauthorized", "send the API key as a bearer token").into_response()
     }
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": { "code": code, "message": message } }))).into_response()
+/// An error as the caller gets it.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
 }
 
-fn bad_request(message: &str) -> Response {
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+fn error(status: StatusCode, code: &'static str, message: &str) -> Refusal {
+    Refusal { status, code, message: message.to_owned() }
+}
+
+fn bad_request(message: &str) -> Refusal {
     error(StatusCode::BAD_REQUEST, "bad_request", message)
 }
 
@@ -78,7 +92,7 @@ fn bad_request(message: &str) -> Response {
 async fn on_store<T: Send + 'static>(
     store: Arc<Store>,
     work: impl FnOnce(&Store) -> anyhow::Result<T> + Send + 'static,
-) -> Result<T, Response> {
+) -> Result<T, Refusal> {
     match tokio::task::spawn_blocking(move || work(&store)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => {
@@ -119,7 +133,7 @@ struct Listing {
     limit: Option<usize>,
 }
 
-fn check(id: &str, amount: i64, currency: Option<&str>) -> Result<(), Response> {
+fn check(id: &str, amount: i64, currency: Option<&str>) -> Result<(), Refusal> {
     if id.is_empty() || id.len() > 128 {
         return Err(bad_request("an id has 1 to 128 characters"));
     }
@@ -132,14 +146,14 @@ fn check(id: &str, amount: i64, currency: Option<&str>) -> Result<(), Response> 
     Ok(())
 }
 
-fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Response> {
+fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
     body.map(|Json(value)| value).map_err(|rejection| bad_request(&rejection.body_text()))
 }
 
 async fn create_charge(
     State(store): State<Arc<Store>>,
     charge: Result<Json<NewCharge>, JsonRejection>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let new = body(charge)?;
     check(&new.id, new.amount, Some(&new.currency))?;
     let created = on_store(store, move |s| s.create(&new.id, new.amount, &new.currency, &new.token)).await?;
@@ -151,26 +165,27 @@ async fn create_charge(
         }
         Created::Lost => {
             tokio::time::sleep(LOST_ANSWER).await;
-            error(StatusCode::GATEWAY_TIMEOUT, "timeout", "the card network did not answer")
+            return Err(error(StatusCode::GATEWAY_TIMEOUT, "timeout", "the card network did not answer"));
         }
-        Created::FailedOnce => error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "try again"),
+        Created::FailedOnce => return Err(error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "try again")),
         Created::Mismatch => {
-            error(StatusCode::CONFLICT, "id_reused", "this id belongs to a charge over another amount")
+            let why = "this id belongs to a charge over another amount";
+            return Err(error(StatusCode::CONFLICT, "id_reused", why));
         }
     })
 }
 
-async fn get_charge(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Response> {
+async fn get_charge(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Refusal> {
     Ok(match on_store(store, move |s| s.charge(&id)).await? {
         Some(charge) => Json(charge).into_response(),
-        None => error(StatusCode::NOT_FOUND, "not_found", "there is no such charge"),
+        None => return Err(error(StatusCode::NOT_FOUND, "not_found", "there is no such charge")),
     })
 }
 
 async fn list_charges(
     State(store): State<Arc<Store>>,
     Query(listing): Query<Listing>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let limit = listing.limit.unwrap_or(100).clamp(1, 1000);
     let charges = on_store(store, move |s| s.list(listing.after.as_deref(), limit)).await?;
     Ok(Json(serde_json::json!({ "charges": charges })).into_response())
@@ -180,7 +195,7 @@ async fn cancel_charge(
     State(store): State<Arc<Store>>,
     Path(id): Path<String>,
     request: Result<Json<CancelCharge>, JsonRejection>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let cancel = body(request)?;
     check(&id, cancel.amount, Some(&cancel.currency))?;
     let charge = on_store(store, move |s| s.cancel(&id, cancel.amount, &cancel.currency)).await?;
@@ -190,20 +205,24 @@ async fn cancel_charge(
 async fn create_refund(
     State(store): State<Arc<Store>>,
     refund: Result<Json<NewRefund>, JsonRejection>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let new = body(refund)?;
     check(&new.id, new.amount, None)?;
     Ok(match on_store(store, move |s| s.refund(&new.id, &new.charge, new.amount)).await? {
         Refunded::Refund(refund) => Json(refund).into_response(),
-        Refunded::NoSuchCharge => error(StatusCode::NOT_FOUND, "not_found", "there is no such charge"),
-        Refunded::Mismatch => error(StatusCode::CONFLICT, "id_reused", "this id belongs to another refund"),
+        Refunded::NoSuchCharge => {
+            return Err(error(StatusCode::NOT_FOUND, "not_found", "there is no such charge"));
+        }
+        Refunded::Mismatch => {
+            return Err(error(StatusCode::CONFLICT, "id_reused", "this id belongs to another refund"));
+        }
     })
 }
 
-async fn get_refund(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Response> {
+async fn get_refund(State(store): State<Arc<Store>>, Path(id): Path<String>) -> Result<Response, Refusal> {
     Ok(match on_store(store, move |s| s.refund_by_id(&id)).await? {
         Some(refund) => Json(refund).into_response(),
-        None => error(StatusCode::NOT_FOUND, "not_found", "there is no such refund"),
+        None => return Err(error(StatusCode::NOT_FOUND, "not_found", "there is no such refund")),
     })
 }
 

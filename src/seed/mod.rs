@@ -19,6 +19,8 @@ use crate::api::{Api, Failure, encode};
 use crate::import;
 use crate::launcher::{Account, Progress, Run, Secrets};
 
+/// In the data folder: the digest of the film list that has been imported.
+pub(crate) const IMPORTED_FILE: &str = "films-imported";
 /// Requests under way at once.
 const PARALLEL: usize = 16;
 /// How long a region may take to hear of a film that `global` has taken in.
@@ -37,31 +39,59 @@ pub async fn demo(run: &Run, folder: &Path, progress: &Progress) -> anyhow::Resu
 
     let people = wanted_accounts(&regions, folder)?;
     let accounts = async {
-        stream::iter(&people)
-            .map(|account| ensure_account(&api, account))
-            .buffer_unordered(4)
-            .try_collect::<()>()
-            .await
+        let each = stream::iter(&people).map(|account| ensure_account(&api, account));
+        each.buffer_unordered(4).try_collect::<()>().await.context("the demo's accounts")
     };
     let films = async {
         if programme(&api, &demo.films).await?.len() < demo.films.len() {
-            import::movies(&api, data::MOVIES_CSV.as_bytes(), progress).await?;
+            import::movies(&api, &data::programme_csv(&demo.films)?, &Progress::silent()).await?;
         }
         anyhow::Ok(())
     };
-    futures::try_join!(accounts, films).context("the demo data")?;
-    progress.line("accounts and films are there");
+    futures::try_join!(accounts, films)?;
+    progress.line("the demo's accounts are there");
 
+    // The programme's films are there; all others come in while cinemas and shows are made.
     let dealt = data::distribute(&demo.cinemas, &regions);
-    let in_regions = dealt.iter().map(async |(region, cinemas)| {
+    let catalogue = whole_catalogue(&api, run, folder, progress);
+    let in_regions = futures::future::try_join_all(dealt.iter().map(|(region, cinemas)| {
         let api = api.at(&run.gateways[region.as_str()]);
-        in_region(&api, region, cinemas, &demo.films, progress)
-            .await
-            .with_context(|| format!("the cinemas of {region}"))
-    });
-    let shows: usize = futures::future::try_join_all(in_regions).await?.into_iter().sum();
+        let films = &demo.films;
+        async move {
+            let made = in_region(&api, region, cinemas, films, progress).await;
+            made.with_context(|| format!("the cinemas of {region}"))
+        }
+    }));
+    let ((), shows) = futures::try_join!(catalogue, in_regions)?;
+    let shows: usize = shows.into_iter().sum();
     progress.line(&format!("{} cinemas are there; {shows} shows were added", demo.cinemas.len()));
     Ok(people)
+}
+
+/// Imports all films, unless that has been done, and waits until every region has heard of the last of them.
+async fn whole_catalogue(api: &Api, run: &Run, folder: &Path, progress: &Progress) -> anyhow::Result<()> {
+    let file = folder.join(IMPORTED_FILE);
+    let digest = ring::digest::digest(&ring::digest::SHA256, data::MOVIES_CSV.as_bytes());
+    let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
+    if std::fs::read_to_string(&file).is_ok_and(|known| known == digest) {
+        return Ok(());
+    }
+    let summary = import::movies(api, data::MOVIES_CSV.as_bytes(), progress).await.context("the films")?;
+    progress.line(&format!("{} films are there; {} rows were no films", summary.kept(), summary.bad.len()));
+    if let Some(last) = &summary.last_created {
+        let deadline = Instant::now() + FEED_PATIENCE;
+        for (region, gateway) in &run.gateways {
+            let api = api.at(gateway);
+            while api.get(&format!("/v1/movies/{last}")).await.is_err() {
+                if Instant::now() >= deadline {
+                    progress.line(&format!("{region} is still taking films in"));
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    std::fs::write(&file, digest).with_context(|| format!("{} cannot be written", file.display()))
 }
 
 fn wanted_accounts(regions: &[RegionName], folder: &Path) -> anyhow::Result<Vec<Account>> {
