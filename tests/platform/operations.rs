@@ -1,0 +1,284 @@
+//! What operators see and what they live through: every service's operations port; any voter, any regional
+//! process, the cache, a database, a gateway and the global service killed with -9 and started again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Call, Client, fresh_key, text};
+use crate::stage::{self, Show, adults};
+use crate::world::{World, kill, start, step, until};
+
+/// A part that was killed is back within this.
+const BACK: Duration = Duration::from_secs(30);
+
+pub async fn walk(world: Arc<World>) {
+    let world = &*world;
+    operations_ports(world).await;
+    let show = stage::new_show(world, "eu", 6, 10).await;
+    let customer = world.customer("us").await.client;
+    voters(world, &show, &customer).await;
+    regional(world, &show, &customer).await;
+    redis(world, &show, &customer).await;
+    postgres(world, &show, &customer).await;
+    gateway(world, &show, &customer).await;
+    // Last, and with a fresh token: while it is down nobody signs in.
+    global(world, &show).await;
+}
+
+async fn operations_ports(world: &World) {
+    step("every service answers /livez, /readyz and /metrics on a port of its own");
+    let run = world.run();
+    let mut names = Vec::new();
+    for (region, services) in &run.operations {
+        for service in services.keys() {
+            names.push((region.clone(), service.clone()));
+        }
+    }
+    assert!(run.postgres.contains_key("global"), "run.json tells every database");
+    for region in run.gateways.keys() {
+        assert!(run.postgres[region].starts_with("postgres://") && run.redis[region].starts_with("redis://"));
+        for service in ["regional", "gateway", "raft"] {
+            assert!(
+                names.contains(&(region.clone(), service.to_owned())),
+                "no operations port: {region} {service}"
+            );
+        }
+    }
+    assert!(names.contains(&("global".to_owned(), "global".to_owned())), "{names:?}");
+    for (region, service) in names {
+        let port = world.operations(&region, &service);
+        assert_eq!(port.get("/livez").await.code(), 200);
+        let ready = port.get("/readyz").await;
+        assert_eq!(
+            (ready.code(), ready.json()["missing"].clone()),
+            (200, json!([])),
+            "{region} {service}: {ready}"
+        );
+        let metrics = port.get("/metrics").await;
+        assert!(metrics.header("content-type").starts_with("text/plain"), "{metrics}");
+        let text = String::from_utf8(metrics.body).unwrap();
+        let build = format!("service=\"{service}\"");
+        assert!(text.contains("marquee_build_info") && text.contains(&build), "{region} {service}: {text}");
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            assert!(
+                name.starts_with("marquee_") || name.starts_with("process_"),
+                "{region} {service}: {line}"
+            );
+        }
+        // What is public is not here, and the reverse (journey "bad-input").
+        assert_eq!(port.get("/v1/movies").await.code(), 404);
+    }
+}
+
+async fn ready(world: &World, region: &str, service: &str) {
+    let port = world.operations(region, service);
+    until(&format!("{service} of {region} ready"), BACK, async || {
+        let answer = port.get("/readyz").attempt().await.ok()?;
+        (answer.code() == 200).then_some(())
+    })
+    .await;
+}
+
+/// Repeats a call under its key, as a client does after "unavailable" or a broken connection.
+async fn patiently(what: &str, within: Duration, call: Call) -> Answer {
+    until(what, within, async || {
+        let answer = call.attempt().await.ok()?;
+        if answer.code() >= 500 {
+            answer.any_problem();
+            return None;
+        }
+        Some(answer)
+    })
+    .await
+}
+
+async fn voters(world: &World, show: &Show, customer: &Client) {
+    let manager = world.staff("manager", Some("eu")).await;
+    let epoch = |answer: &Answer| answer.header("x-show-epoch").to_owned();
+    let path = format!("/v1/shows/{}/seats", show.id);
+    let before = epoch(&customer.get(&path).await);
+    let regions: Vec<String> = world.run().gateways.into_keys().collect();
+    for (day, region) in regions.iter().enumerate() {
+        step(&format!(
+            "kill -9 of {region}'s voter: shows stay owned, selling goes on, a new show is registered"
+        ));
+        kill(world, region, Some("raft")).await;
+        let seat = format!("A{}", day + 1);
+        stage::buy(customer, &show.id, &[&seat]).await;
+        let body = stage::show_body(&show.hall, &show.movie, &stage::in_hours(24 * (10 + day as i64)));
+        let call = manager.post_once("/v1/shows", body);
+        let made = patiently("a show registered with two voters of three", BACK, call).await.ok(201);
+        // It is owned, and sells through another region.
+        stage::reserve(customer, &text(&made, "id"), &["A1"]).await;
+        start(world, region, Some("raft")).await;
+        ready(world, region, "raft").await;
+        assert_eq!(epoch(&customer.get(&path).await), before, "nothing changed hands");
+    }
+    step("kill -9 of two voters: what is sold goes on, new shows wait, and are registered when one is back");
+    kill(world, &regions[0], Some("raft")).await;
+    kill(world, &regions[1], Some("raft")).await;
+    stage::buy(customer, &show.id, &["A9"]).await;
+    let body = stage::show_body(&show.hall, &show.movie, &stage::in_hours(24 * 20));
+    let call = manager.post_once("/v1/shows", body);
+    let refused = call.clone().await;
+    refused.any_problem();
+    assert!(refused.code() == 503 && !refused.header("retry-after").is_empty(), "{refused}");
+    start(world, &regions[0], Some("raft")).await;
+    patiently("the show registered once there is a majority", BACK, call).await.ok(201);
+    start(world, &regions[1], Some("raft")).await;
+    ready(world, &regions[0], "raft").await;
+    ready(world, &regions[1], "raft").await;
+}
+
+async fn regional(world: &World, show: &Show, customer: &Client) {
+    step("kill -9 of eu's regional process: 503 meanwhile, and nothing that was answered is lost");
+    let path = format!("/v1/shows/{}/reservations", show.id);
+    let (key, body) = (fresh_key(), adults(&["B1", "B2"]));
+    let held = customer.post(&path, body.clone()).key(&key).await.ok(201);
+    let (paid, _) = stage::buy(customer, &show.id, &["B3"]).await;
+    let seats = stage::seat_map(customer, &show.id).await;
+    kill(world, "eu", Some("regional")).await;
+    let asked = Instant::now();
+    let refused = customer.post_once(&path, adults(&["B5"])).await;
+    refused.any_problem();
+    assert!(refused.code() == 503 && !refused.header("retry-after").is_empty(), "{refused}");
+    assert!(asked.elapsed() < Duration::from_secs(15), "the answer took {:?}", asked.elapsed());
+    // What eu does not own is not touched by it.
+    customer.get("/v1/movies?limit=1").await.ok(200);
+    let mine = customer.get("/v1/reservations").await.ok(200);
+    assert_eq!(mine["incomplete_regions"], json!(["eu"]), "{mine}");
+
+    start(world, "eu", Some("regional")).await;
+    ready(world, "eu", "regional").await;
+    let again = customer.post(&path, body).key(&key);
+    let again = patiently("eu answering again", BACK, again).await;
+    assert_eq!(again.header("idempotent-replayed"), "true", "{again}");
+    assert_eq!(again.ok(201)["id"], held["id"]);
+    assert_eq!(stage::seat_map(customer, &show.id).await, seats);
+    assert_eq!(stage::reservation_now(customer, &text(&paid, "id")).await, paid);
+    stage::pay(customer, &held, "tok_ok").await.ok(201);
+
+    step("killed while a payment is under way: it is settled all the same");
+    let held = stage::reserve(customer, &show.id, &["B7"]).await;
+    let pay = format!("/v1/reservations/{}/payments", text(&held, "id"));
+    let call = customer.post(&pay, json!({"method": "card", "token": "tok_timeout"})).key(&fresh_key());
+    let paying = tokio::spawn({
+        let call = call.clone();
+        async move { call.attempt().await }
+    });
+    until("the payment's start", Duration::from_secs(5), async || {
+        let payments = stage::payments_of(customer, &text(&held, "id")).await;
+        (!payments.is_empty()).then_some(())
+    })
+    .await;
+    kill(world, "eu", Some("regional")).await;
+    // Its answer is lost or a 503; it is not known what became of it.
+    drop(paying.await);
+    start(world, "eu", Some("regional")).await;
+    ready(world, "eu", "regional").await;
+    settles(world, customer, &held).await;
+    let again = patiently("the repeated payment", BACK, call).await;
+    assert!(again.code() < 300, "{again}");
+    let payments = stage::payments_of(customer, &text(&held, "id")).await;
+    assert_eq!(payments.len(), 1, "{payments:?}");
+}
+
+async fn settles(world: &World, customer: &Client, reservation: &Value) {
+    let id = text(reservation, "id");
+    until("the reservation paid", Duration::from_secs(45), async || {
+        let now = customer.get(&format!("/v1/reservations/{id}")).header("cache-control", "no-cache").await;
+        (now.code() == 200 && now.json()["status"] == "paid").then_some(())
+    })
+    .await;
+    let payments = stage::payments_of(customer, &id).await;
+    assert_eq!((payments.len(), &payments[0]["status"]), (1, &json!("completed")));
+    if let Some(provider) = world.provider() {
+        let charge = provider.get(&format!("/v1/charges/{}", text(&payments[0], "id"))).await.json();
+        assert_eq!((&charge["status"], &charge["refunded"]), (&json!("succeeded"), &json!(0)), "{charge}");
+    }
+}
+
+async fn redis(world: &World, show: &Show, customer: &Client) {
+    step("kill -9 of a region's Redis: requests go on, with limits kept in the process");
+    for region in ["us", "eu"] {
+        kill(world, region, Some("redis")).await;
+    }
+    for n in 1..=8 {
+        stage::buy(customer, &show.id, &[&format!("C{n}")]).await;
+    }
+    let nobody = world.gateway("us");
+    let answer = nobody.get("/v1/movies?limit=1").await;
+    answer.ok(200);
+    assert!(!answer.header("ratelimit").is_empty(), "limits hold without Redis: {answer}");
+    for region in ["us", "eu"] {
+        start(world, region, Some("redis")).await;
+    }
+    for region in ["us", "eu"] {
+        ready(world, region, "gateway").await;
+        ready(world, region, "regional").await;
+    }
+}
+
+async fn postgres(world: &World, show: &Show, customer: &Client) {
+    step("kill -9 of eu's Postgres: readyz names it, no answer lies, and what was paid is there afterwards");
+    let (paid, _) = stage::buy(customer, &show.id, &["D1"]).await;
+    kill(world, "eu", Some("postgres")).await;
+    let path = format!("/v1/shows/{}/reservations", show.id);
+    let (key, body) = (fresh_key(), adults(&["D2"]));
+    let call = customer.post(&path, body).key(&key);
+    let refused = call.clone().await;
+    refused.any_problem();
+    assert_eq!(refused.code(), 503, "{refused}");
+    let port = world.operations("eu", "regional");
+    until("readyz naming Postgres", BACK, async || {
+        let answer = port.get("/readyz").attempt().await.ok()?;
+        (answer.code() == 503 && answer.json()["missing"].to_string().contains("postgres")).then_some(())
+    })
+    .await;
+    assert_eq!(port.get("/livez").await.code(), 200, "its process is well");
+    start(world, "eu", Some("postgres")).await;
+    ready(world, "eu", "regional").await;
+    patiently("eu selling again", BACK, call).await.ok(201);
+    assert_eq!(stage::reservation_now(customer, &text(&paid, "id")).await["status"], "paid");
+    assert_eq!(stage::seat_map(customer, &show.id).await["D1"], "sold");
+}
+
+async fn gateway(world: &World, show: &Show, customer: &Client) {
+    step("kill -9 of a gateway: the others serve the same customer");
+    kill(world, "us", Some("gateway")).await;
+    assert!(customer.get("/v1/movies?limit=1").attempt().await.is_err(), "nothing listens");
+    let elsewhere = customer.at(world.gateway("ap").base());
+    stage::buy(&elsewhere, &show.id, &["E1"]).await;
+    start(world, "us", Some("gateway")).await;
+    ready(world, "us", "gateway").await;
+    stage::buy(customer, &show.id, &["E2"]).await;
+}
+
+async fn global(world: &World, show: &Show) {
+    step("kill -9 of global: whoever is signed in goes on buying; sign-in is 503");
+    let person = world.customer("us").await;
+    kill(world, "global", Some("global")).await;
+    stage::buy(&person.client, &show.id, &["F1"]).await;
+    let sign_in = json!({"grant_type": "password", "username": person.username, "password": person.password});
+    let call = world.gateway("us").post("/v1/auth/token", sign_in);
+    let refused = call.clone().await;
+    refused.any_problem();
+    assert!(refused.code() == 503 && !refused.header("retry-after").is_empty(), "{refused}");
+    world.gateway("us").get("/v1/movies?limit=1").await.ok(200);
+
+    step("eu's regional process starts without global, and sells");
+    kill(world, "eu", Some("regional")).await;
+    start(world, "eu", Some("regional")).await;
+    let path = format!("/v1/shows/{}/reservations", show.id);
+    let call_eu = person.client.post_once(&path, adults(&["F2"]));
+    patiently("eu selling without global", BACK, call_eu).await.ok(201);
+
+    start(world, "global", Some("global")).await;
+    ready(world, "global", "global").await;
+    let tokens = patiently("sign-in", BACK, call).await.ok(200);
+    let again = world.gateway("us").bearing(&text(&tokens, "access_token"));
+    stage::buy(&again, &show.id, &["F3"]).await;
+}
