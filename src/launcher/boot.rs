@@ -12,7 +12,7 @@ use super::spawn::{Launch, Process};
 use super::{configs, files, postgres, redis};
 
 /// How long one part may take until it is ready.
-const PART_PATIENCE: Duration = Duration::from_secs(45);
+const PART_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(40);
 
 /// The whole platform.

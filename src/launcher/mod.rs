@@ -20,6 +20,7 @@ mod parts;
 mod platform;
 mod ports;
 mod postgres;
+mod prepare;
 mod progress;
 mod redis;
 mod report;

@@ -46,7 +46,7 @@ impl Default for Options {
             hold_secs: None,
             quiet: true,
             log_format: LogFormat::Json,
-            patience: Duration::from_secs(90),
+            patience: Duration::from_secs(120),
             stop: CancellationToken::new(),
         }
     }

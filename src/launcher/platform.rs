@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anyhow::Context;
 use common::RegionName;
 use futures::future::join_all;
 use rustix::process::Signal;
@@ -13,15 +12,15 @@ use rustix::process::Signal;
 use super::configs::{self, Facts};
 use super::control::{self, ControlServer};
 use super::folder::Folder;
-use super::options::{DEFAULT_REGIONS, Options};
+use super::options::Options;
 use super::parts::{Part, Place, Service};
 use super::ports::Ports;
 use super::progress::Progress;
 use super::run::{self, Run};
 use super::secrets::Secrets;
 use super::spawn::{Process, Spawner};
-use super::users::{Users, anyone_reaches};
-use super::{boot, files};
+use super::users::Users;
+use super::{boot, files, prepare};
 
 /// How long a process may take to stop before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
@@ -71,10 +70,10 @@ impl Platform {
         let users = Users::find()?;
         let progress = Progress::new(0, options.quiet);
         let folder = Folder::open(&options.data, options.reset, &users, |text| progress.line(text))?;
-        let regions = regions(&folder, &options.regions)?;
+        let regions = prepare::regions(&folder, &options.regions)?;
         let ports = Ports::choose(folder.root(), &configs::port_names(&regions), options.port_base)?;
         let secrets = Secrets::open(folder.root(), &configs::secret_names(&regions))?;
-        let spawner = Spawner::new(reachable_program(&options, &folder, &users)?)?;
+        let spawner = Spawner::new(prepare::program(&options.program, &folder, &users)?)?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -343,59 +342,4 @@ impl Inner {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no code panics while holding it")
-}
-
-/// The regions asked for, which must be those that the folder was made with.
-fn regions(folder: &Folder, wanted: &[RegionName]) -> anyhow::Result<Vec<RegionName>> {
-    let file = folder.root().join("platform.json");
-    let known: Option<Vec<RegionName>> = match std::fs::read(&file) {
-        Ok(text) => {
-            Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?)
-        }
-        Err(_) => None,
-    };
-    let regions = match (known, wanted) {
-        (Some(known), []) => known,
-        (Some(known), wanted) => {
-            let list = |names: &[RegionName]| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(",");
-            anyhow::ensure!(
-                known == wanted,
-                "{} holds a platform of the regions {}, not {}; name those, choose another --data, or --reset",
-                folder.root().display(),
-                list(&known),
-                list(wanted)
-            );
-            known
-        }
-        (None, []) => DEFAULT_REGIONS.iter().map(|r| r.parse()).collect::<Result<_, _>>()?,
-        (None, wanted) => wanted.to_vec(),
-    };
-    anyhow::ensure!(regions.len() <= 9, "one machine carries at most nine regions");
-    let distinct: std::collections::BTreeSet<_> = regions.iter().collect();
-    anyhow::ensure!(distinct.len() == regions.len(), "a region is named twice");
-    anyhow::ensure!(!regions.iter().any(|r| r.as_str() == "global"), "no region can be called `global`");
-    common::region::check_distinct_tags(&regions).map_err(anyhow::Error::msg)?;
-    files::write_private(&file, &serde_json::to_vec(&regions)?, None)?;
-    Ok(regions)
-}
-
-/// The program itself, or a copy where the users that services run as can reach it.
-fn reachable_program(options: &Options, folder: &Folder, users: &Users) -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
-    let program = options
-        .program
-        .canonicalize()
-        .with_context(|| format!("the program {} is not there", options.program.display()))?;
-    let mode = std::fs::metadata(&program)?.permissions().mode();
-    if !users.switch() || (anyone_reaches(&program) && mode & 0o005 == 0o005) {
-        return Ok(program);
-    }
-    let copies = folder.servers().join("bin");
-    files::make_folder(&copies, 0o711, None)?;
-    let copy = copies.join("marquee");
-    // A fresh file: the old one may still be running somewhere.
-    let _ = std::fs::remove_file(&copy);
-    std::fs::copy(&program, &copy).context("the program cannot be copied to where services may run it")?;
-    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755))?;
-    Ok(copy)
 }

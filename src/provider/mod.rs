@@ -6,6 +6,8 @@
 
 mod api;
 mod store;
+#[cfg(test)]
+mod tests;
 mod webhooks;
 
 use std::path::PathBuf;
