@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::proto::registry::RaftBytes;
@@ -41,22 +42,43 @@ pub(crate) type Reply<T, E = openraft::error::Infallible> = Result<T, RaftError<
 
 type CallError<E = openraft::error::Infallible> = RPCError<NodeId, EmptyNode, RaftError<NodeId, E>>;
 
+struct Voter {
+    channel: Channel,
+    /// Whether the last message arrived; so that losing a voter is logged once, not at every try.
+    reached: AtomicBool,
+}
+
 /// Connections to all voters, by id.
 #[derive(Clone)]
 pub struct Network {
-    channels: Arc<HashMap<NodeId, Channel>>,
+    voters: Arc<HashMap<NodeId, Voter>>,
 }
 
 impl Network {
     pub fn new(peers: &[Peer]) -> anyhow::Result<Self> {
-        let channel = |peer: &Peer| Ok((peer.id, common::feed::channel(&peer.url)?));
-        let channels = peers.iter().map(channel).collect::<anyhow::Result<_>>()?;
-        Ok(Self { channels: Arc::new(channels) })
+        let voter = |peer: &Peer| {
+            let channel = common::feed::channel(&peer.url)?;
+            Ok((peer.id, Voter { channel, reached: AtomicBool::new(true) }))
+        };
+        let voters = peers.iter().map(voter).collect::<anyhow::Result<_>>()?;
+        Ok(Self { voters: Arc::new(voters) })
     }
 
     /// `None` for an id that is not among the configured peers.
     pub fn channel(&self, id: NodeId) -> Option<Channel> {
-        self.channels.get(&id).cloned()
+        self.voters.get(&id).map(|voter| voter.channel.clone())
+    }
+
+    fn note(&self, id: NodeId, fault: Option<&Status>) {
+        let Some(voter) = self.voters.get(&id) else { return };
+        let before = voter.reached.swap(fault.is_none(), Ordering::Relaxed);
+        match fault {
+            Some(status) if before => {
+                tracing::warn!(voter = id, code = ?status.code(), why = status.message(), "a voter is out of reach");
+            }
+            None if !before => tracing::info!(voter = id, "a voter is within reach again"),
+            _ => {}
+        }
     }
 }
 
@@ -69,13 +91,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });
-        Connection { target, client }
+        Connection { target, client, network: self.clone() }
     }
 }
 
 pub struct Connection {
     target: NodeId,
     client: Option<RaftPeerClient<Channel>>,
+    network: Network,
 }
 
 impl Connection {
@@ -98,6 +121,7 @@ impl Connection {
         T: DeserializeOwned,
         E: std::error::Error + DeserializeOwned,
     {
+        self.network.note(self.target, answered.as_ref().err());
         let body = answered.map_err(|status| fault(&status))?.into_inner().body;
         let reply: Reply<T, E> = serde_json::from_slice(&body).map_err(|e| NetworkError::new(&e))?;
         reply.map_err(|e| RemoteError::new(self.target, e).into())
