@@ -18,7 +18,7 @@ pub struct Summary {
     /// Outcome → rows, in the service's own words (`created`, `unchanged`, …).
     pub outcomes: BTreeMap<String, usize>,
     pub bad: Vec<BadRow>,
-    /// The id of the film that came in last.
+    /// The title of the film that came in last.
     pub last_created: Option<String>,
 }
 
@@ -142,7 +142,7 @@ fn tally(answer: &Value, piece: &Piece, summary: &mut Summary) -> anyhow::Result
         let outcome = row["outcome"].as_str().unwrap_or("unknown");
         *summary.outcomes.entry(outcome.to_owned()).or_default() += 1;
         if outcome == "created" {
-            summary.last_created = row["movie_id"].as_str().map(str::to_owned);
+            summary.last_created = row["title"].as_str().map(str::to_owned);
         }
         if outcome == REJECTED {
             let origin = row["line"].as_u64().and_then(|line| lines_of_piece.get(&line));

@@ -82,7 +82,12 @@ async fn whole_catalogue(api: &Api, run: &Run, folder: &Path, progress: &Progres
         let deadline = Instant::now() + FEED_PATIENCE;
         for (region, gateway) in &run.gateways {
             let api = api.at(gateway);
-            while api.get(&format!("/v1/movies/{last}")).await.is_err() {
+            let search = format!("/v1/movies?q={}&limit=20", encode(last));
+            loop {
+                let found = api.get(&search).await?;
+                if found["items"].as_array().into_iter().flatten().any(|m| m["title"] == last.as_str()) {
+                    break;
+                }
                 if Instant::now() >= deadline {
                     progress.line(&format!("{region} is still taking films in"));
                     break;
