@@ -53,7 +53,7 @@ impl Voter {
         let Running { runtime, stop, ended } = self.running.take().unwrap();
         stop.cancel();
         tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap().unwrap();
-        runtime.shutdown_background();
+        end(runtime);
     }
 
     /// Takes its runtime away without a word, and puts a copy of its files, made while they were open, in
@@ -61,9 +61,7 @@ impl Voter {
     pub fn kill(&mut self) {
         let image = self.config.data_dir.with_extension("image");
         copy_dir(&self.config.data_dir, &image);
-        let runtime = self.running.take().unwrap().runtime;
-        // On a thread of its own: a runtime may not be waited for from within another.
-        std::thread::spawn(|| runtime.shutdown_timeout(DEADLINE)).join().unwrap();
+        end(self.running.take().unwrap().runtime);
         std::fs::remove_dir_all(&self.config.data_dir).unwrap();
         std::fs::rename(&image, &self.config.data_dir).unwrap();
     }
@@ -99,6 +97,12 @@ impl Drop for Voter {
             running.runtime.shutdown_background();
         }
     }
+}
+
+/// Waits until every task is gone, and with the last the lock on the voter's files; on a thread of its own,
+/// since a runtime may not be waited for from within another.
+fn end(runtime: Runtime) {
+    std::thread::spawn(|| runtime.shutdown_timeout(DEADLINE)).join().unwrap();
 }
 
 /// Held all at once, so that they differ.
