@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,13 +24,18 @@ pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
         .connect_lazy())
 }
 
+/// Updates applied at once.
+const MAX_CHUNK: usize = 512;
+
 /// What a service does with the feed.
 #[tonic::async_trait]
 pub trait Follower: Send + Sync + 'static {
     /// Where to go on; asked at every (re)connection.
     async fn position(&self) -> anyhow::Result<i64>;
-    /// Applies one update, durably where the service keeps it. An error breaks the stream and it is sent again.
-    async fn apply(&self, update: Update) -> anyhow::Result<()>;
+    /// Applies updates in their order, durably where the service keeps them: all that have arrived at once, so
+    /// that a whole catalogue does not stand between a revocation and its effect. An error breaks the stream
+    /// and they are sent again.
+    async fn apply(&self, updates: Vec<Update>) -> anyhow::Result<()>;
     /// The stream is up or down (with why), for readiness and the age of what is known.
     fn connection(&self, fault: Option<String>);
 }
@@ -61,11 +67,24 @@ pub async fn follow(
 async fn stream(channel: Channel, name: &str, movies: bool, follower: &impl Follower) -> anyhow::Result<()> {
     let after = follower.position().await?;
     let request = FollowRequest { follower: name.to_owned(), after, movies };
-    let mut updates = FeedClient::new(channel).follow(request).await?.into_inner();
+    let updates = FeedClient::new(channel).follow(request).await?.into_inner();
+    let mut arrived = updates.ready_chunks(MAX_CHUNK);
     // The server beats once a second; silence means that the connection is dead.
-    while let Some(update) = tokio::time::timeout(Duration::from_secs(5), updates.message()).await?? {
-        follower.apply(update).await?;
-        follower.connection(None);
+    while let Some(chunk) = tokio::time::timeout(Duration::from_secs(5), arrived.next()).await? {
+        let (mut good, mut fault) = (Vec::with_capacity(chunk.len()), None);
+        for update in chunk {
+            match update {
+                Ok(update) => good.push(update),
+                Err(status) => fault = Some(status),
+            }
+        }
+        if !good.is_empty() {
+            follower.apply(good).await?;
+            follower.connection(None);
+        }
+        if let Some(status) = fault {
+            return Err(status.into());
+        }
     }
     Ok(())
 }

@@ -53,9 +53,11 @@ impl Follower for InMemory {
         Ok(self.position.load(Ordering::Relaxed))
     }
 
-    async fn apply(&self, update: Update) -> anyhow::Result<()> {
-        apply_to_authority(&self.authority, &update).await?;
-        self.position.fetch_max(update.position, Ordering::Relaxed);
+    async fn apply(&self, updates: Vec<Update>) -> anyhow::Result<()> {
+        for update in &updates {
+            apply_to_authority(&self.authority, update).await?;
+            self.position.fetch_max(update.position, Ordering::Relaxed);
+        }
         Ok(())
     }
 

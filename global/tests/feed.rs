@@ -55,9 +55,11 @@ impl Follower for Region {
         Ok(Region::position(self))
     }
 
-    async fn apply(&self, update: Update) -> anyhow::Result<()> {
-        apply_to_authority(&self.authority, &update).await?;
-        self.seen.lock().unwrap().push(update);
+    async fn apply(&self, updates: Vec<Update>) -> anyhow::Result<()> {
+        for update in updates {
+            apply_to_authority(&self.authority, &update).await?;
+            self.seen.lock().unwrap().push(update);
+        }
         Ok(())
     }
 

@@ -29,6 +29,14 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DryRun {
+    /// Only say what would go back.
+    pub dry_run: Option<bool>,
+}
+
 /// Who asks, under which key, in which trace.
 pub struct Asker {
     pub by: Option<UserId>,

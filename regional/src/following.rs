@@ -116,22 +116,28 @@ impl Follower for RegionFollower {
         Ok(position)
     }
 
-    async fn apply(&self, update: Update) -> anyhow::Result<()> {
+    async fn apply(&self, updates: Vec<Update>) -> anyhow::Result<()> {
         let now = Timestamp::now();
-        // What cannot be read is passed over: held fast on it, the stream would bring no revocation any more.
-        let sound = match apply_to_authority(&self.authority, &update).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(position = update.position, error = %format!("{error:#}"), "an update is not usable");
-                METRICS.refused.inc();
-                false
+        let mut worth_writing = Vec::with_capacity(updates.len());
+        for update in updates {
+            // What cannot be read is passed over: held fast on it, the stream would bring no revocation any more.
+            let sound = match apply_to_authority(&self.authority, &update).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(position = update.position, error = %format!("{error:#}"), "an update is not usable");
+                    METRICS.refused.inc();
+                    false
+                }
+            };
+            if self.is_worth_writing(&update, now) {
+                worth_writing.push((update, sound));
             }
-        };
-        if self.is_worth_writing(&update, now) {
-            self.keep(&update, sound, now).await?;
-            let before = self.kept_position.fetch_max(update.position, Ordering::Relaxed);
+        }
+        if let Some(position) = worth_writing.iter().map(|(update, _)| update.position).max() {
+            self.keep(worth_writing, position, now).await?;
+            let before = self.kept_position.fetch_max(position, Ordering::Relaxed);
             self.kept_at_secs.store(now.as_second(), Ordering::Relaxed);
-            METRICS.position.set(before.max(update.position));
+            METRICS.position.set(before.max(position));
         }
         METRICS.heard(now);
         self.report_ready();
@@ -156,23 +162,25 @@ impl RegionFollower {
         !heartbeat || due || update.position > self.kept_position.load(Ordering::Relaxed)
     }
 
-    /// Commits the update with its position. `sound`: whether it was usable.
-    async fn keep(&self, update: &Update, sound: bool, now: Timestamp) -> anyhow::Result<()> {
+    /// Commits updates with the position they reach. With each: whether it was usable.
+    async fn keep(&self, updates: Vec<(Update, bool)>, position: i64, now: Timestamp) -> anyhow::Result<()> {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
-        match &update.update {
-            Some(Kind::Policy(policy)) if sound => keep_policy(&transaction, policy).await?,
-            Some(Kind::Keys(keys)) if sound => keep_keys(&transaction, keys).await?,
-            Some(Kind::Revocation(revocation)) if sound => {
-                keep_revocation(&transaction, revocation, now).await?
+        for (update, sound) in updates {
+            match update.update {
+                Some(Kind::Policy(policy)) if sound => keep_policy(&transaction, &policy).await?,
+                Some(Kind::Keys(keys)) if sound => keep_keys(&transaction, &keys).await?,
+                Some(Kind::Revocation(revocation)) if sound => {
+                    keep_revocation(&transaction, &revocation, now).await?;
+                }
+                Some(Kind::Movie(movie)) => keep_movie(&transaction, movie).await?,
+                _ => {}
             }
-            Some(Kind::Movie(movie)) => keep_movie(&transaction, movie.clone()).await?,
-            _ => {}
         }
         let advance = transaction
             .prepare_cached("UPDATE feed_state SET position = greatest(position, $1), heard_at = $2")
             .await?;
-        transaction.execute(&advance, &[&update.position, &now]).await?;
+        transaction.execute(&advance, &[&position, &now]).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -221,9 +229,6 @@ async fn keep_movie(transaction: &Transaction<'_>, message: feed::Movie) -> anyh
             return Ok(());
         }
     };
-    // Lost in a crash, it is lost together with its position and sent again, so a whole catalogue need not
-    // wait thousands of times for the disk. Authority does wait: `global` may be gone when it is needed.
-    transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
     crate::movies::store::put(transaction, &movie, deleted).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use common::authz::{Actor, Authorized, Permission};
 use common::http::{Json, Page, Paging, Path, Query, RequiredIdempotencyKey};
 use common::problem::ProblemDetails;
-use common::{Amount, PaymentId, Problem, RefundId, ReservationId};
+use common::{Amount, Money, PaymentId, Problem, RefundId, ReservationId};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,12 @@ use super::saga::{self, Stuck};
 use super::view::{PaymentView, RefundView};
 use super::webhook;
 use crate::app::{App, db_failed};
-use crate::asking::{Asker, Did, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, TraceParent, about, ask, replayed};
 use crate::host::Host;
 use crate::reservations::{list, visible};
-use crate::show::{Command, Event, FirstResult, Group, Method, NewRefund, Payment, StartPayment};
+use crate::show::{
+    Asked, Command, Decision, Event, FirstResult, Group, Method, NewRefund, Payment, StartPayment, decide,
+};
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/reservations/{id}/payments", Permission::OwnerOr("payment", "cash")),
@@ -113,7 +115,7 @@ fn check(body: &NewPayment) -> Result<(), Problem> {
     }
 }
 
-async fn carry_out(app: &App, id: ReservationId, asked: crate::show::Asked) -> Result<Response, Response> {
+async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Response, Response> {
     let Did { host, group, repeated } = ask(app, id.show(), asked).await?;
     let payment = group.as_deref().and_then(|group| started(&host, group));
     let payment = payment.ok_or_else(|| Problem::internal("a payment left no event").into_response())?;
@@ -266,14 +268,28 @@ struct RefundRequest {
     reason: String,
 }
 
+/// What a refund would do.
+#[derive(Debug, Serialize, ToSchema)]
+struct RefundQuote {
+    payment_id: PaymentId,
+    refund: Money,
+    /// Of the payment, after it.
+    left: Money,
+    #[schema(example = true)]
+    dry_run: bool,
+}
+
 /// Refund a payment
 ///
-/// In whole or in part. A whole refund before the show frees the seats at once.
+/// In whole or in part; ask first with `dry_run=true`, which needs no key. A whole refund before the show frees
+/// the seats at once.
 #[utoipa::path(
     post, path = "/v1/payments/{id}/refunds", tag = "payments", operation_id = "create_refund",
-    params(("id" = PaymentId, Path), ("Idempotency-Key" = String, Header, description = "unique to this refund; repeat it on retries")),
+    params(("id" = PaymentId, Path), DryRun,
+           ("Idempotency-Key" = Option<String>, Header, description = "required unless `dry_run=true`: unique to this refund; repeat it on retries")),
     request_body = RefundRequest,
     responses(
+        (status = 200, description = "With `dry_run=true`: what would go back", body = RefundQuote),
         (status = 201, description = "The refund", body = RefundView,
          headers(("Idempotent-Replayed" = Option<bool>, description = "`true` when it was answered before"))),
         (status = 409, description = "`refund-exceeds-payment` with `remainder`, `payment-under-way`, `wrong-state`",
@@ -285,7 +301,8 @@ async fn refund(
     authorized: Authorized,
     TraceParent(trace): TraceParent,
     Path(payment): Path<PaymentId>,
-    RequiredIdempotencyKey(key): RequiredIdempotencyKey,
+    Query(dry): Query<DryRun>,
+    key: Result<RequiredIdempotencyKey, Problem>,
     Json(body): Json<RefundRequest>,
 ) -> Result<Response, Response> {
     let show = payment.show();
@@ -297,6 +314,10 @@ async fn refund(
     let id = RefundId::new(show, Timestamp::now(), rand::random());
     let reason = body.reason.trim().to_owned();
     let command = Command::Refund(NewRefund { id, payment, amount, reason });
+    if dry.dry_run == Some(true) {
+        return offer(&host, payment, command).map_err(|problem| about(&host, problem));
+    }
+    let RequiredIdempotencyKey(key) = key.map_err(IntoResponse::into_response)?;
     let asker = Asker { by: authorized.actor().ok().map(Actor::user), trace };
     let operation = format!("POST /v1/payments/{payment}/refunds");
     let asked = asker.asks(command, Some(&key), &operation, &body).map_err(IntoResponse::into_response)?;
@@ -316,6 +337,26 @@ async fn refund(
     let view = view.ok_or_else(|| Problem::internal("a refund is not in its show").into_response())?;
     let response = about(&host, (StatusCode::CREATED, Json(view)));
     Ok(if repeated { replayed(response) } else { response })
+}
+
+/// What the refund would do, decided like the refund itself; nothing is appended.
+fn offer(host: &Host, payment: PaymentId, command: Command) -> Result<Response, Problem> {
+    let asked = Asked { command, by: None, key: None, trace: None };
+    let quote = host.read(|show| match decide(show, &asked, Timestamp::now()) {
+        Decision::Do(events) => {
+            let amount = events.iter().find_map(|event| match event {
+                Event::RefundStarted { amount, .. } => Some(*amount),
+                _ => None,
+            });
+            let amount = amount.ok_or_else(|| Problem::internal("a refund without an amount"))?;
+            let left = show.payments.get(&payment).map_or(0, |payment| payment.remainder() - amount);
+            let (refund, left) = (show.plan.money(amount), show.plan.money(left));
+            Ok(RefundQuote { payment_id: payment, refund, left, dry_run: true })
+        }
+        Decision::Refuse(refusal) => Err(refusal.into()),
+        Decision::Already | Decision::Repeat { .. } => Err(Problem::internal("a refund that is none")),
+    })?;
+    Ok(about(host, Json(quote)))
 }
 
 /// The amount in minor units, in the show's currency.

@@ -18,7 +18,7 @@ use super::list;
 use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted};
 use super::view::ReservationView;
 use crate::app::App;
-use crate::asking::{Asker, Did, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, TraceParent, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::saga;
 use crate::payments::view::RefundView;
@@ -176,14 +176,6 @@ fn present(host: &Host, id: ReservationId) -> Result<Response, Problem> {
     let view = host.read(|show| show.reservations.get(&id).map(|r| ReservationView::of(show, r)));
     let view = view.ok_or_else(|| Problem::not_found("reservation"))?;
     Ok(about(host, Json(view)))
-}
-
-#[derive(Clone, Copy, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct DryRun {
-    /// Only say what would go back.
-    dry_run: Option<bool>,
 }
 
 /// A canceled reservation, or what canceling it would bring.
