@@ -14,7 +14,7 @@ pub enum LogFormat {
 /// Starts logging to standard error. `RUST_LOG` overrides the level. Call once a process.
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,tower=warn,h2=warn,hyper=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,tower=warn,h2=warn,hyper=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).init(),

@@ -17,6 +17,7 @@ pub async fn walk(world: Arc<World>) {
     managers_stay_in_their_region(world, &show).await;
     others_things_do_not_exist(world, &customer.client, &paid).await;
     roles_come_and_go(world, &show.id).await;
+    policy_is_data(world, &show.id).await;
     disabled_at_once(world).await;
 }
 
@@ -158,4 +159,25 @@ async fn disabled_at_once(world: &World) {
     let answer = admin.post(&path("enable"), json!({})).await;
     assert!(answer.status.is_success(), "{answer}");
     world.sign_in("ap", &person.username, &person.password).await.get("/v1/me").await.ok(200);
+}
+
+async fn policy_is_data(world: &World, show: &str) {
+    step("a rule that the admin adds holds everywhere within 5 s, and no longer once it is removed");
+    let operator = world.staff("operator", None).await;
+    let path = format!("/v1/shows/{show}/reservations");
+    operator.get(&path).await.problem(403, "forbidden");
+    let rule = json!({"role": "operator", "region": "*", "resource": "reservation", "action": "read"});
+    let admin = world.staff("admin", None).await;
+    for (method, expected) in [(Method::POST, 200), (Method::DELETE, 403)] {
+        let answer = admin.call(method.clone(), "/v1/policies").json(rule.clone()).await;
+        assert!(answer.status.is_success(), "{answer}");
+        until(&format!("{expected} after {method} of the rule"), Duration::from_secs(5), async || {
+            (operator.get(&path).await.code() == expected).then_some(())
+        })
+        .await;
+    }
+    let everything = json!({"role": "admin", "region": "*", "resource": "*", "action": "*"});
+    let answer = admin.call(Method::DELETE, "/v1/policies").json(everything).await;
+    answer.any_problem();
+    assert_eq!(answer.code(), 409, "nobody could administer any more: {answer}");
 }
