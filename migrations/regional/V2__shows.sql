@@ -34,11 +34,13 @@ CREATE TABLE show_journal (
 -- A hall shows one film at a time. Written before the show exists, so that two cannot be created at once.
 CREATE EXTENSION IF NOT EXISTS btree_gist;
 CREATE TABLE hall_bookings (
-    show_id     uuid PRIMARY KEY,
+    show_id     uuid        NOT NULL,
     hall_id     uuid        NOT NULL,
     during      tstzrange   NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    EXCLUDE USING gist (hall_id WITH =, during WITH &&)
+    -- Two while a show is being moved: at its old time and at its new.
+    PRIMARY KEY (show_id, during),
+    EXCLUDE USING gist (hall_id WITH =, show_id WITH <>, during WITH &&)
 );
 
 -- How far the read models below have come, a show.

@@ -10,6 +10,7 @@ use common::{PaymentId, Problem, RegionName, ShowId};
 use deadpool_postgres::{Object, Pool};
 use http::StatusCode;
 use raft::client::{RegistryClient, RegistryView};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub struct Inner {
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
     pub metrics: Metrics,
+    /// The process was told to stop: streams end.
+    pub stop: CancellationToken,
     /// Payments that a request here is carrying out now.
     under_way: Mutex<HashSet<PaymentId>>,
 }
@@ -51,6 +54,7 @@ pub struct Parts {
     pub ticket_key: SigningKey,
     pub provider: Box<dyn Provider>,
     pub metrics: Metrics,
+    pub stop: CancellationToken,
 }
 
 /// A payment that is being carried out; ends with the value.
@@ -76,8 +80,19 @@ impl Deref for App {
 impl App {
     /// Wires the parts together; the projector and the reconciler are started by the caller.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, pool, authority, global, registry, view, session, ticket_key, provider, metrics } =
-            parts;
+        let Parts {
+            config,
+            pool,
+            authority,
+            global,
+            registry,
+            view,
+            session,
+            ticket_key,
+            provider,
+            metrics,
+            stop,
+        } = parts;
         let projector = Nudge::default();
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
@@ -104,6 +119,7 @@ impl App {
             provider,
             ticket_keys,
             metrics,
+            stop,
             under_way,
         }))
     }

@@ -129,6 +129,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         ticket_key,
         provider: Box::new(provider),
         metrics,
+        stop: stop.clone(),
     });
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));

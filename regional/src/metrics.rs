@@ -13,6 +13,8 @@ pub struct Metrics {
     pending: IntGaugeVec,
     /// Shows led by this process now.
     pub shows_active: IntGauge,
+    /// Streams of seat-map events that are open.
+    pub watchers: IntGauge,
     /// Commands decided, by result.
     pub commands: IntCounterVec,
     /// Append statements, by result.
@@ -55,6 +57,7 @@ impl Metrics {
             check_ins: counter("marquee_check_ins_total", "Tickets shown at the door, by result.")?,
             pending,
             shows_active: gauge("marquee_shows_active", "Shows led by this process now.")?,
+            watchers: gauge("marquee_seat_watchers", "Streams of seat-map events that are open.")?,
             commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
             journal_batch_shows: histogram(

@@ -23,6 +23,18 @@ impl From<Refusal> for Problem {
                 Self::unprocessable("unknown-category", format!("seat {seat} has no price for `{category}`"))
                     .field("seats", format!("`{category}` is not a category of {seat}"))
             }
+            Refusal::NotEnoughSeats { free } => {
+                Self::conflict("seats-unavailable", "fewer seats of that kind are free").with("free", free)
+            }
+            Refusal::SingleSeatGap(seats) => Self::conflict(
+                "single-seat-gap",
+                "this would leave single seats between taken ones; choose seats beside them",
+            )
+            .with("seats", seats),
+            Refusal::CompanionAlone(seats) => {
+                Self::conflict("companion-alone", "a companion seat goes with the accessible seat beside it")
+                    .with("seats", seats)
+            }
             Refusal::NoSeats => Self::invalid("seats", "name at least one seat"),
             Refusal::DuplicateSeat(seat) => Self::unprocessable("duplicate-seat", "a seat is named twice")
                 .field("seats", format!("{seat} is named twice")),

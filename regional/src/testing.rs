@@ -111,6 +111,7 @@ impl TestRegion {
             ticket_key: SigningKey::generate(),
             provider: Box::new(NoProvider),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+            stop: CancellationToken::new(),
         });
         let (router, document) = crate::router(&app).unwrap();
         Self { router, document, app, key, _database: database }

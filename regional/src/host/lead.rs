@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use raft::client::ShowRecord;
 use tokio::sync::mpsc;
 
+use super::live::Live;
 use super::refused::Refused;
 use super::{Host, HostError, Hosts, MAILBOX, task};
 use crate::journal::{Append, Appended, Ballot, Head, JournalError, Settled};
@@ -39,7 +40,14 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
 
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     let committed = Arc::new(RwLock::new(state.clone()));
-    let host = Host { epoch: record.epoch, mailbox: sender.clone(), committed: committed.clone() };
+    // The `Led` entry changes no seat: who saw all before it goes on without a break.
+    let live = Arc::new(Live::new(record.epoch, state.seq - 1));
+    let host = Host {
+        epoch: record.epoch,
+        mailbox: sender.clone(),
+        committed: committed.clone(),
+        live: live.clone(),
+    };
     let task = task::Task {
         hosts: hosts.clone(),
         show,
@@ -47,6 +55,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
         head,
         decided: state,
         committed,
+        live,
         mailbox,
         own: sender.downgrade(),
         refused: Refused::default(),

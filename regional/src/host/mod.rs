@@ -6,10 +6,13 @@
 //! outcome is settled by the journal, and the show is then led anew; what a refusal rests on is committed too.
 
 mod lead;
+mod live;
 mod refused;
 mod task;
 #[cfg(test)]
 mod tests;
+
+pub use live::{Change, SeatChange, Watch};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -24,6 +27,7 @@ use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::projection::Nudge;
 use crate::show::{Asked, Group, Refusal, Show};
+use live::Live;
 
 /// A full mailbox answers "busy" instead of waiting for ever.
 const MAILBOX: usize = 4_096;
@@ -59,6 +63,8 @@ pub struct Host {
     pub epoch: u64,
     mailbox: mpsc::Sender<Message>,
     committed: Arc<RwLock<Show>>,
+    /// What watchers of the seat map hear.
+    pub live: Arc<Live>,
 }
 
 struct Message {

@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lead::was_done;
+use super::live::Live;
 use super::refused::Refused;
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::journal::{Append, Appended, Ballot, Head};
-use crate::show::{Decision, Group, Refusal, Show, decide, due};
+use crate::show::{Decision, Group, Refusal, SeatStatus, Show, decide, due};
 
 /// How many commands one entry takes at most.
 const MAX_BATCH: usize = 1_024;
@@ -32,6 +33,7 @@ pub(super) struct Task {
     /// Ahead of `committed` while a batch is under way.
     pub decided: Show,
     pub committed: Arc<RwLock<Show>>,
+    pub live: Arc<Live>,
     pub mailbox: mpsc::Receiver<Message>,
     /// To recognise its own entry among the active hosts.
     pub own: mpsc::WeakSender<Message>,
@@ -210,9 +212,11 @@ impl Task {
         let seq = self.decided.seq;
         {
             let mut committed = self.committed.write().expect("never poisoned");
+            let before: Vec<SeatStatus> = committed.seats.iter().map(|seat| seat.status()).collect();
             if let Err(why) = committed.apply(seq, groups) {
                 tracing::error!(show = %self.show, why, "the committed state does not follow the decided one");
             }
+            self.live.publish(&before, &committed);
         }
         self.hosts.0.means.projector.nudge(self.show);
     }

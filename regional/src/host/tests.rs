@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::Config;
 use crate::app::{App, Parts};
-use crate::show::{Command, Event, Key, Reserve, SeatStatus, tests::facts};
+use crate::halls::layout::SeatType;
+use crate::show::{Command, Event, Key, Reserve, SeatStatus, Wish, tests::facts};
 use crate::testing::{NoProvider, region};
 
 /// One regional process on the database at `url`, without a registry: it is told who owns what.
@@ -33,6 +34,7 @@ async fn process(url: &str, session: u64) -> App {
         ticket_key: SigningKey::generate(),
         provider: Box::new(NoProvider),
         metrics: crate::metrics::Metrics::new(&prometheus::Registry::new()).unwrap(),
+        stop: CancellationToken::new(),
     })
 }
 
@@ -50,13 +52,16 @@ fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
     app.view.note(record);
 }
 
-/// A show of eight seats that starts tomorrow and is on sale.
+/// A show of eight ordinary seats that starts tomorrow and is on sale.
 async fn show(app: &App) -> ShowId {
     let now = Timestamp::now();
     let mut facts = facts();
     facts.starts_at = now + SignedDuration::from_hours(24);
     facts.on_sale_at = None;
     facts.max_seats_per_customer = None;
+    for seat in facts.rows.iter_mut().flat_map(|row| &mut row.seats) {
+        seat.kind = SeatType::Standard;
+    }
     let id = facts.show;
     owned_by(app, id, "eu", 1);
     let events = vec![Event::Created(Box::new(facts))];
@@ -70,7 +75,7 @@ fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
         reference: "R".into(),
         customer: Some(UserId::new()),
         contact: None,
-        seats: vec![(seat.to_owned(), None)],
+        wish: Wish::Seats(vec![(seat.to_owned(), None)]),
         by_staff: false,
     });
     Asked { command, by: None, key: key.map(|id| Key { id, body: [1; 16] }), trace: None }

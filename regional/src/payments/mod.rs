@@ -13,4 +13,4 @@ mod webhook;
 
 pub use http::{PERMISSIONS, routes};
 pub use provider::{Charge, ChargeStatus, Provider, ProviderError, TestProvider};
-pub use reconcile::Reconciler;
+pub use reconcile::{Reconciler, calls_off};

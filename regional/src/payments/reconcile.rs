@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::saga;
 use crate::app::App;
-use crate::host::HostError;
-use crate::show::{Asked, Command};
+use crate::host::{Answer, HostError};
+use crate::show::{Asked, Command, Event};
 
 const PERIOD: Duration = Duration::from_secs(2);
 
@@ -32,6 +32,43 @@ SELECT id FROM reservations WHERE status = 'reserved' AND expires_at < now() - i
 const ORPHANED_BOOKINGS: &str = "
 DELETE FROM hall_bookings b WHERE created_at < now() - interval '10 minutes'
    AND NOT EXISTS (SELECT 1 FROM show_journal j WHERE j.show_id = b.show_id)";
+
+/// Bookings of shows that were moved or called off.
+const OUTDATED_BOOKINGS: &str = "
+DELETE FROM hall_bookings b USING shows s
+ WHERE s.id = b.show_id AND b.created_at < now() - interval '10 minutes'
+   AND (lower(b.during) <> s.starts_at OR s.status = 'canceled')";
+
+/// Canceled shows in which somebody still has seats.
+const CALLED_OFF: &str = "
+SELECT DISTINCT s.id FROM shows s JOIN reservations r ON r.show_id = s.id
+ WHERE s.status = 'canceled' AND r.status IN ('reserved', 'paid') LIMIT 20";
+
+/// How many reservations of a canceled show one entry ends.
+const CANCELED_AT_ONCE: usize = 200;
+
+/// Cancels what is left of a canceled show and gives the money back, as far as it goes now. Begins where the
+/// last try ended.
+pub async fn calls_off(app: App, show: ShowId) {
+    loop {
+        let command = Command::CancelRest { limit: CANCELED_AT_ONCE, chance: rand::random() };
+        let (host, answer) =
+            match app.hosts.ask(show, Asked { command, by: None, key: None, trace: None }).await {
+                Ok(answered) => answered,
+                Err(why) => return report(&show, Err(why.into())),
+            };
+        let Answer::Done { group, .. } = answer else { return };
+        let refunds = group.events.iter().filter_map(|event| match event {
+            Event::Canceled(cancellation) => cancellation.refund.as_ref().map(|back| back.refund),
+            _ => None,
+        });
+        futures::stream::iter(refunds)
+            .for_each_concurrent(8, async |refund| {
+                report(&refund, saga::give_back(&app, &host, refund).await)
+            })
+            .await;
+    }
+}
 
 pub struct Reconciler {
     pub app: App,
@@ -63,7 +100,13 @@ impl Reconciler {
         let shows: std::collections::BTreeSet<ShowId> = lapsed.iter().map(ReservationId::show).collect();
         futures::stream::iter(shows).for_each_concurrent(8, |show| self.expire(show)).await;
 
-        self.app.pool.get().await?.execute(ORPHANED_BOOKINGS, &[]).await?;
+        let called_off = self.app.pool.get().await?.query(CALLED_OFF, &[]).await?;
+        let called_off = called_off.iter().map(|row| ShowId(row.get(0)));
+        futures::stream::iter(called_off).for_each_concurrent(4, |show| self.call_off(show)).await;
+
+        let client = self.app.pool.get().await?;
+        client.execute(ORPHANED_BOOKINGS, &[]).await?;
+        client.execute(OUTDATED_BOOKINGS, &[]).await?;
         Ok(())
     }
 
@@ -94,6 +137,10 @@ impl Reconciler {
             saga::give_back(&self.app, &host, id).await
         };
         report(&id, given.await);
+    }
+
+    async fn call_off(&self, show: ShowId) {
+        calls_off(self.app.clone(), show).await;
     }
 
     async fn expire(&self, show: ShowId) {

@@ -178,10 +178,18 @@ impl Projector {
 impl Touched {
     fn add(&mut self, event: &Event) {
         match event {
-            Event::Led { .. } | Event::Created(_) => {}
+            // The show's own row is written whenever anything was.
+            Event::Led { .. }
+            | Event::Created(_)
+            | Event::Blocked { .. }
+            | Event::Unblocked { .. }
+            | Event::Rescheduled { .. }
+            | Event::OnSaleChanged { .. }
+            | Event::ShowCanceled { .. } => {}
             Event::Reserved { reservation, .. }
             | Event::SeatsChanged { reservation, .. }
-            | Event::Lapsed { reservation } => {
+            | Event::Lapsed { reservation }
+            | Event::Retaken { reservation } => {
                 self.reservations.insert(*reservation);
             }
             Event::PaymentStarted { payment, .. }

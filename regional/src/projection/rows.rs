@@ -96,7 +96,10 @@ pub fn of(show: &Show, touched: &Touched) -> Rows {
     };
     Rows {
         seq: show.seq,
-        show: ShowRow { view: ShowView::of(show), ends_at: crate::shows::view::ends_at(&show.plan.facts) },
+        show: ShowRow {
+            view: ShowView::of(show),
+            ends_at: crate::shows::view::ends_at(&show.plan.facts, show.starts_at),
+        },
         tickets: reservations.iter().flat_map(|r| tickets(show, r)).collect(),
         reservations: reservations.into_iter().map(|r| reservation(show, r)).collect(),
         payments: payments.into_iter().map(|p| payment(show, p)).collect(),

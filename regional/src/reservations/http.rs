@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list;
-use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted};
+use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted, wish};
 use super::view::ReservationView;
 use crate::app::App;
 use crate::asking::{Asker, Did, DryRun, TraceParent, about, ask, replayed};
@@ -61,7 +61,7 @@ fn reference() -> String {
         (status = 201, description = "The seats are held", body = ReservationView,
          headers(("Location" = String, description = "the reservation's path"),
                  ("Idempotent-Replayed" = Option<bool>, description = "`true` when it was answered before"))),
-        (status = 409, description = "`seats-unavailable` with `seats`, `seat-limit`, `not-on-sale`",
+        (status = 409, description = "`seats-unavailable` with `seats` (or, of `best`, how many are `free`), `single-seat-gap` and `companion-alone` with `seats`, `seat-limit`, `not-on-sale`",
          body = ProblemDetails, content_type = "application/problem+json"),
         (status = 421, description = "`not-owner`: the show changed hands and could not be followed",
          body = ProblemDetails, content_type = "application/problem+json"),
@@ -75,7 +75,7 @@ async fn reserve(
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewReservation>,
 ) -> Result<Response, Response> {
-    let seats = wanted(&body.seats).map_err(IntoResponse::into_response)?;
+    let wish = wish(&body).map_err(IntoResponse::into_response)?;
     let contact = contact(body.contact_email.as_deref()).map_err(IntoResponse::into_response)?;
     let by = authorized.actor().map_err(IntoResponse::into_response)?.user();
     let home = app.home_of(show);
@@ -87,7 +87,7 @@ async fn reserve(
         reference: reference(),
         customer,
         contact,
-        seats,
+        wish,
         by_staff,
     });
     let asker = Asker { by: Some(by), trace };

@@ -4,6 +4,9 @@ use common::{FieldError, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::halls::layout::SeatType;
+use crate::show::Wish;
+
 /// At most this many seats in one request.
 const MAX_SEATS: usize = 100;
 const MAX_NAME: usize = 16;
@@ -11,12 +14,31 @@ const MAX_NAME: usize = 16;
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewReservation {
-    /// All of them or none.
+    /// These seats, all of them or none. Either this or `best`.
     #[schema(min_items = 1, max_items = 100)]
-    pub seats: Vec<WantedSeat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seats: Option<Vec<WantedSeat>>,
+    /// The best that are free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestSeats>,
     /// Of the customer, where staff reserve for one.
     #[schema(max_length = 254, example = "ada@example.org")]
     pub contact_email: Option<String>,
+}
+
+/// The best free seats when the show decides: side by side, near the middle.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BestSeats {
+    #[schema(minimum = 1, maximum = 100)]
+    pub count: usize,
+    /// `standard` where absent (any general kind where the hall has no standard seats). Accessible and
+    /// companion seats are given only where they are asked for.
+    #[serde(rename = "type")]
+    pub kind: Option<SeatType>,
+    /// `adult` where absent.
+    #[schema(max_length = 32, example = "adult")]
+    pub category: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
@@ -43,6 +65,24 @@ pub struct NewCancellation {
     /// Names of seats; absent: all.
     #[schema(min_items = 1, max_items = 100)]
     pub seats: Option<Vec<String>>,
+}
+
+/// The wish as the core takes it: seats or `best`, not both.
+pub fn wish(body: &NewReservation) -> Result<Wish, Problem> {
+    match (&body.seats, &body.best) {
+        (Some(seats), None) => wanted(seats).map(Wish::Seats),
+        (None, Some(best)) => {
+            if !(1..=MAX_SEATS).contains(&best.count) {
+                return Err(Problem::invalid("best.count", format!("must be between 1 and {MAX_SEATS}")));
+            }
+            if best.category.as_ref().is_some_and(|c| c.is_empty() || c.len() > 32) {
+                return Err(Problem::invalid("best.category", "must be 1 to 32 characters"));
+            }
+            Ok(Wish::Best { count: best.count, kind: best.kind, category: best.category.clone() })
+        }
+        (Some(_), Some(_)) => Err(Problem::invalid("best", "name seats or ask for the best, not both")),
+        (None, None) => Err(Problem::invalid("seats", "name seats, or ask for the `best`")),
+    }
 }
 
 /// Seat and category, as the core takes them; too many or absurd ones are refused here.

@@ -68,8 +68,8 @@ impl ShowBrief {
             cinema_id: facts.cinema,
             cinema_name: facts.cinema_name.clone(),
             hall_name: facts.hall_name.clone(),
-            starts_at: facts.starts_at,
-            starts_at_local: local_text(facts.starts_at, &facts.time_zone),
+            starts_at: show.starts_at,
+            starts_at_local: local_text(show.starts_at, &facts.time_zone),
         }
     }
 }

@@ -67,6 +67,8 @@ impl Show {
         let plan = Arc::new(Plan::new(facts));
         Self {
             seats: vec![SeatState::Free; plan.places.len()],
+            starts_at: plan.facts.starts_at,
+            on_sale_at: plan.facts.on_sale_at,
             plan,
             status: ShowStatus::Scheduled,
             seq: 0,
@@ -74,6 +76,7 @@ impl Show {
             reservations: BTreeMap::new(),
             payments: BTreeMap::new(),
             refunds: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             ticket_of: HashMap::new(),
             nonces: HashMap::new(),
             keys: HashMap::new(),
@@ -198,6 +201,43 @@ impl Show {
                 }
                 Ok(())
             }
+            Event::Retaken { reservation } => {
+                let held = self.reservation(*reservation)?;
+                held.status = ReservationStatus::Reserved;
+                held.seats = std::mem::take(&mut held.given_up);
+                let seats = held.seats.clone();
+                self.take(&seats, SeatState::Held(*reservation))
+            }
+            Event::Blocked { seats, reason } => {
+                for seat in seats {
+                    let state = self.seat(*seat)?;
+                    if *state != SeatState::Free {
+                        return Err(format!("seat {seat} is blocked while it is taken"));
+                    }
+                    *state = SeatState::Blocked;
+                    self.blocks.insert(*seat, reason.clone());
+                }
+                Ok(())
+            }
+            Event::Unblocked { seats } => {
+                for seat in seats {
+                    *self.seat(*seat)? = SeatState::Free;
+                    self.blocks.remove(seat);
+                }
+                Ok(())
+            }
+            Event::Rescheduled { starts_at } => {
+                self.starts_at = *starts_at;
+                Ok(())
+            }
+            Event::OnSaleChanged { on_sale_at } => {
+                self.on_sale_at = *on_sale_at;
+                Ok(())
+            }
+            Event::ShowCanceled { .. } => {
+                self.status = ShowStatus::Canceled;
+                Ok(())
+            }
             Event::RefundCompleted { refund } => {
                 self.refund(*refund)?.status = RefundStatus::Completed;
                 Ok(())
@@ -232,6 +272,7 @@ impl Show {
     ) -> Result<(), String> {
         let paid = self.payment(payment)?;
         paid.status = PaymentStatus::Completed;
+        paid.failure = None;
         paid.settled_at = Some(at);
         paid.first.get_or_insert(FirstResult::Completed);
         let id = paid.reservation;

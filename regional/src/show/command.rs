@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::event::{Created, Event, Key};
 use super::state::Method;
+use crate::halls::layout::SeatType;
 
 pub type KeyUse = Key;
 
@@ -39,6 +40,30 @@ pub enum Command {
     CheckIn(CheckIn),
     /// Ends the reservations whose time is over.
     ExpireDue,
+    Block {
+        seats: Vec<String>,
+        reason: String,
+    },
+    Unblock {
+        seats: Vec<String>,
+    },
+    ChangeShow(ChangeShow),
+    CancelShow {
+        reason: String,
+    },
+    /// After a show is canceled: cancels and refunds up to `limit` of the reservations that are left.
+    /// `chance` makes the refunds' ids.
+    CancelRest {
+        limit: usize,
+        chance: u32,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct ChangeShow {
+    pub starts_at: Option<Timestamp>,
+    /// `Some(None)`: on sale at once.
+    pub on_sale_at: Option<Option<Timestamp>>,
 }
 
 /// A show is created by its first entry, not decided against a state.
@@ -51,10 +76,18 @@ pub struct Reserve {
     pub reference: String,
     pub customer: Option<UserId>,
     pub contact: Option<String>,
-    /// Seat name and category; none: the adult price.
-    pub seats: Vec<(String, Option<String>)>,
-    /// Staff are not held to the customers' limit.
+    pub wish: Wish,
+    /// Staff are not held to the customers' limit, nor to the rule against single gaps.
     pub by_staff: bool,
+}
+
+/// Which seats.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// Name and category; none: the adult price.
+    Seats(Vec<(String, Option<String>)>),
+    /// The best that are free when it is decided.
+    Best { count: usize, kind: Option<SeatType>, category: Option<String> },
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +172,14 @@ pub enum Refusal {
         category: String,
     },
     NoSeats,
+    /// Fewer are free than `best` wants.
+    NotEnoughSeats {
+        free: usize,
+    },
+    /// They would leave these single seats between taken ones.
+    SingleSeatGap(Vec<String>),
+    /// A companion seat goes with the accessible one beside it.
+    CompanionAlone(Vec<String>),
     DuplicateSeat(String),
     SeatLimit {
         limit: u32,

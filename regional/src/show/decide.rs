@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use common::{PaymentId, RefundId, ReservationId, TicketId};
 use jiff::{SignedDuration, Timestamp};
 
+use super::best::{best_seats, free_of};
 use super::command::{
     Asked, Cancel, ChangeSeats, CheckIn, Command, Decision, NewRefund, Outcome, Refusal, Reserve,
-    StartPayment,
+    StartPayment, Wish,
 };
 use super::event::{Cancellation, Event, GivenBack, SeatLine};
+use super::manage;
 use super::money::{paid_by, quote};
 use super::state::{
-    Method, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show, ShowStatus,
-    TicketStatus,
+    Method, Payment, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show,
+    ShowStatus, TicketStatus,
 };
+use crate::halls::layout::SeatType;
 
 use Decision::{Already, Do, Refuse};
 
@@ -46,6 +49,11 @@ pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
         Command::SettleRefund { refund, failed } => settle_refund(show, *refund, failed.as_deref()),
         Command::CheckIn(command) => check_in(show, command, now),
         Command::ExpireDue => Ok(due(show, now)),
+        Command::Block { seats, reason } => manage::block(show, seats, reason),
+        Command::Unblock { seats } => manage::unblock(show, seats),
+        Command::ChangeShow(command) => manage::change(show, command, now),
+        Command::CancelShow { reason } => manage::cancel_show(show, reason),
+        Command::CancelRest { limit, chance } => manage::cancel_rest(show, *limit, *chance, now),
     };
     match decided {
         Ok(events) if events.is_empty() => Already,
@@ -67,12 +75,14 @@ type Decided = Result<Vec<Event>, Refusal>;
 
 fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
     on_sale(show, now)?;
-    let seats = price_seats(show, &command.seats, None)?;
-    if let (Some(limit), Some(customer), false) =
-        (show.plan.facts.max_seats_per_customer, command.customer, command.by_staff)
-        && show.seats_of(customer) + seats.len() > limit as usize
-    {
-        return Err(Refusal::SeatLimit { limit });
+    let seats = match &command.wish {
+        Wish::Seats(seats) => price_seats(show, seats, None)?,
+        Wish::Best { count, kind, category } => best(show, *count, *kind, category.as_deref())?,
+    };
+    together(show, &seats, None, command.by_staff)?;
+    if !command.by_staff {
+        let had = show.seats_of(command.customer, command.contact.as_deref());
+        within_limit(show, had + seats.len())?;
     }
     let hold = SignedDuration::from_secs(show.plan.facts.hold_secs.into());
     Ok(vec![Event::Reserved {
@@ -90,11 +100,10 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     no_payment_under_way(show, reservation)?;
     on_sale(show, now)?;
     let seats = price_seats(show, &command.seats, Some(reservation.id))?;
-    if let (Some(limit), Some(customer), false) =
-        (show.plan.facts.max_seats_per_customer, reservation.customer, command.by_staff)
-        && show.seats_of(customer) - reservation.seats.len() + seats.len() > limit as usize
-    {
-        return Err(Refusal::SeatLimit { limit });
+    together(show, &seats, Some(reservation.id), command.by_staff)?;
+    if !command.by_staff {
+        let had = show.seats_of(reservation.customer, reservation.contact.as_deref());
+        within_limit(show, had - reservation.seats.len() + seats.len())?;
     }
     if seats == reservation.seats {
         return Ok(Vec::new());
@@ -102,15 +111,110 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     Ok(vec![Event::SeatsChanged { reservation: reservation.id, seats }])
 }
 
+fn within_limit(show: &Show, seats: usize) -> Result<(), Refusal> {
+    match show.plan.facts.max_seats_per_customer {
+        Some(limit) if seats > limit as usize => Err(Refusal::SeatLimit { limit }),
+        _ => Ok(()),
+    }
+}
+
+fn best(
+    show: &Show,
+    count: usize,
+    kind: Option<SeatType>,
+    category: Option<&str>,
+) -> Result<Vec<SeatLine>, Refusal> {
+    if count == 0 {
+        return Err(Refusal::NoSeats);
+    }
+    let category = category.unwrap_or(DEFAULT_CATEGORY);
+    let Some(seats) = best_seats(show, count, kind, category) else {
+        let free = free_of(show, kind, category);
+        return Err(Refusal::NotEnoughSeats { free });
+    };
+    let line = |seat: u32| {
+        let amount = show.plan.price(seat, category)?;
+        Some(SeatLine { seat, category: category.to_owned(), amount })
+    };
+    Ok(seats.into_iter().filter_map(line).collect())
+}
+
+/// The rules about seats beside one another: no companion without the accessible seat beside it, and, where
+/// the show has the rule, no single free seat left between taken ones. `own`: seats held by this reservation
+/// count as free.
+fn together(
+    show: &Show,
+    lines: &[SeatLine],
+    own: Option<ReservationId>,
+    by_staff: bool,
+) -> Result<(), Refusal> {
+    no_companion_alone(show, lines)?;
+    let taken: BTreeSet<u32> = lines.iter().map(|line| line.seat).collect();
+    let name = |seat: u32| show.plan.place(seat).name.clone();
+    if !show.plan.facts.single_gap_rule || by_staff {
+        return Ok(());
+    }
+    let gaps: Vec<String> = new_single_gaps(show, &taken, own).into_iter().map(name).collect();
+    if gaps.is_empty() { Ok(()) } else { Err(Refusal::SingleSeatGap(gaps)) }
+}
+
+fn no_companion_alone(show: &Show, lines: &[SeatLine]) -> Result<(), Refusal> {
+    let kind = |seat: u32| show.plan.place(seat).kind;
+    let accompanied = |seat: u32| {
+        let mut beside = show.plan.beside(seat).into_iter().flatten();
+        beside.any(|b| kind(b) == SeatType::Accessible && lines.iter().any(|line| line.seat == b))
+    };
+    let alone: Vec<String> = lines
+        .iter()
+        .filter(|line| kind(line.seat) == SeatType::Companion && !accompanied(line.seat))
+        .map(|line| show.plan.place(line.seat).name.clone())
+        .collect();
+    if alone.is_empty() { Ok(()) } else { Err(Refusal::CompanionAlone(alone)) }
+}
+
+/// Free seats that taking `taken` leaves single between taken ones, where it could be helped: whoever takes
+/// all but one of a run of free seats cannot but leave one.
+fn new_single_gaps(show: &Show, taken: &BTreeSet<u32>, own: Option<ReservationId>) -> Vec<u32> {
+    let free = |seat: u32| match show.seats[seat as usize] {
+        SeatState::Free => true,
+        SeatState::Held(by) => Some(by) == own,
+        SeatState::Sold(_) | SeatState::Blocked => false,
+    };
+    let gap = |seat: u32| {
+        free(seat)
+            && !taken.contains(&seat)
+            && show.plan.beside(seat).iter().all(|b| b.is_some_and(|b| !free(b) || taken.contains(&b)))
+    };
+    let unavoidable = |seat: u32| {
+        let run = free_run(show, seat, &free);
+        run.clone().filter(|s| taken.contains(s)).count() + 1 == run.count()
+    };
+    let beside = taken.iter().flat_map(|seat| show.plan.beside(*seat)).flatten();
+    let found: BTreeSet<u32> = beside.filter(|seat| gap(*seat) && !unavoidable(*seat)).collect();
+    found.into_iter().collect()
+}
+
+/// The free seats side by side around this one, as they are before anything is taken.
+fn free_run(show: &Show, seat: u32, free: &impl Fn(u32) -> bool) -> std::ops::RangeInclusive<u32> {
+    let step = |from: u32, side: usize| show.plan.beside(from)[side].filter(|next| free(*next));
+    let (mut first, mut last) = (seat, seat);
+    while let Some(left) = step(first, 0) {
+        first = left;
+    }
+    while let Some(right) = step(last, 1) {
+        last = right;
+    }
+    first..=last
+}
+
 fn on_sale(show: &Show, now: Timestamp) -> Result<(), Refusal> {
-    let facts = &show.plan.facts;
     if show.status == ShowStatus::Canceled {
         return Err(Refusal::NotOnSale("the show is canceled"));
     }
-    if facts.on_sale_at.is_some_and(|at| now < at) {
+    if show.on_sale_at.is_some_and(|at| now < at) {
         return Err(Refusal::NotOnSale("the sale has not begun"));
     }
-    if now >= facts.starts_at {
+    if now >= show.starts_at {
         return Err(Refusal::NotOnSale("the show has begun"));
     }
     Ok(())
@@ -187,15 +291,31 @@ fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided
     };
     // Cash is in the drawer, and nothing is nothing: no provider has a say.
     if command.method == Method::Cash || amount == 0 {
-        let tickets = new_tickets(show, reservation, command.chance, now);
+        let tickets = new_tickets(show, &reservation.seats, command.chance, now);
         return Ok(vec![started, Event::PaymentCompleted { payment: command.id, tickets }]);
     }
     Ok(vec![started])
 }
 
-fn new_tickets(show: &Show, reservation: &Reservation, chance: u32, now: Timestamp) -> Vec<TicketId> {
+/// Whether a lapsed reservation can be had again: for the same money, all its seats free, the show to come.
+fn can_retake(show: &Show, reservation: &Reservation, payment: &Payment, now: Timestamp) -> bool {
+    reservation.status == ReservationStatus::Expired
+        && reservation.total_minor() == payment.amount
+        && no_other_payment(show, reservation, payment.id)
+        && show.status == ShowStatus::Scheduled
+        && now < show.starts_at
+        && reservation.given_up.iter().all(|line| show.seats[line.seat as usize] == SeatState::Free)
+}
+
+/// Whether nothing else pays, or may yet pay, for the same reservation.
+fn no_other_payment(show: &Show, reservation: &Reservation, id: PaymentId) -> bool {
+    let others = reservation.payments.iter().filter(|other| **other != id);
+    others.filter_map(|other| show.payments.get(other)).all(|p| p.status == PaymentStatus::Failed)
+}
+
+fn new_tickets(show: &Show, seats: &[SeatLine], chance: u32, now: Timestamp) -> Vec<TicketId> {
     let id = show.plan.facts.show;
-    (0..).zip(&reservation.seats).map(|(n, _)| TicketId::new(id, now, chance.wrapping_add(n))).collect()
+    (0..).zip(seats).map(|(n, _)| TicketId::new(id, now, chance.wrapping_add(n))).collect()
 }
 
 fn settle_payment(
@@ -209,11 +329,21 @@ fn settle_payment(
     let payment = show.payments.get(&id).ok_or(Refusal::UnknownPayment)?;
     let reservation = show.reservations.get(&payment.reservation).ok_or(Refusal::UnknownReservation)?;
     match (outcome, payment.status) {
-        (Outcome::Completed, PaymentStatus::Pending) if reservation.status == ReservationStatus::Reserved => {
-            let tickets = new_tickets(show, reservation, chance, now);
+        (Outcome::Completed, PaymentStatus::Pending | PaymentStatus::Failed)
+            if reservation.status == ReservationStatus::Reserved
+                && reservation.total_minor() == payment.amount
+                && no_other_payment(show, reservation, id) =>
+        {
+            let tickets = new_tickets(show, &reservation.seats, chance, now);
             Ok(vec![Event::PaymentCompleted { payment: id, tickets }])
         }
-        // Money that nobody can claim, or that came after it was said to have failed, goes back.
+        // It came late, but the same seats are all free: the customer gets what was paid for.
+        (Outcome::Completed, PaymentStatus::Failed) if can_retake(show, reservation, payment, now) => {
+            let tickets = new_tickets(show, &reservation.given_up, chance, now);
+            let retaken = Event::Retaken { reservation: reservation.id };
+            Ok(vec![retaken, Event::PaymentCompleted { payment: id, tickets }])
+        }
+        // Money that nobody can claim goes back.
         (Outcome::Completed, PaymentStatus::Pending | PaymentStatus::Failed) => {
             Ok(vec![Event::PaymentUnclaimed { payment: id, refund }])
         }
@@ -253,6 +383,9 @@ fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {
         }
         _ => None,
     };
+    let kept: Vec<SeatLine> =
+        reservation.seats.iter().filter(|line| !lines.contains(line)).cloned().collect();
+    no_companion_alone(show, &kept)?;
     let seats = lines.iter().map(|line| line.seat).collect();
     Ok(vec![Event::Canceled(Cancellation { reservation: reservation.id, seats, refund })])
 }
@@ -293,7 +426,7 @@ fn refund(show: &Show, command: &NewRefund, now: Timestamp) -> Decided {
         return Err(Refusal::RefundTooLarge { remainder });
     }
     // Who was refunded after the show keeps the seat's place in the books: it cannot be sold again anyway.
-    let release = amount == remainder && now < show.plan.facts.starts_at;
+    let release = amount == remainder && now < show.starts_at;
     Ok(vec![Event::RefundStarted {
         refund: command.id,
         payment: payment.id,

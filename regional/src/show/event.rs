@@ -109,6 +109,28 @@ pub enum Event {
         reason: String,
         release: bool,
     },
+    /// Seats that lapsed before their payment came are held again, since all are free.
+    Retaken {
+        reservation: ReservationId,
+    },
+    Blocked {
+        seats: Vec<u32>,
+        reason: String,
+    },
+    Unblocked {
+        seats: Vec<u32>,
+    },
+    Rescheduled {
+        starts_at: Timestamp,
+    },
+    OnSaleChanged {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_sale_at: Option<Timestamp>,
+    },
+    /// Nothing is sold any more; what was sold is canceled and refunded by events that follow.
+    ShowCanceled {
+        reason: String,
+    },
     RefundCompleted {
         refund: RefundId,
     },
@@ -158,6 +180,9 @@ pub struct Created {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRow {
     pub row: String,
+    /// In rows from the screen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<f32>,
     pub seats: Vec<PlanSeat>,
 }
 
@@ -167,6 +192,9 @@ pub struct PlanSeat {
     pub number: u16,
     #[serde(rename = "t")]
     pub kind: SeatType,
+    /// In seats to the right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<f32>,
 }
 
 /// The price of a seat type for a category of visitor (adult, child, …), in minor units.

@@ -7,17 +7,20 @@
 //! and chance come with the command, so that every replica folds the same journal to the same state.
 
 mod apply;
+mod best;
 mod command;
 mod decide;
 mod event;
+mod manage;
 mod money;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use best::best_seats;
 pub use command::{
-    Asked, Cancel, ChangeSeats, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund, Outcome, Refusal,
-    Reserve, StartPayment,
+    Asked, Cancel, ChangeSeats, ChangeShow, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund,
+    Outcome, Refusal, Reserve, StartPayment, Wish,
 };
 pub use decide::{chosen, decide, due};
 pub use event::{

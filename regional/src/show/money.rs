@@ -29,7 +29,7 @@ pub fn quote(
         return Ok(Quote { refund: price, fee: 0 });
     }
     let facts = &show.plan.facts;
-    let left = facts.starts_at.duration_since(now);
+    let left = show.starts_at.duration_since(now);
     let tier = facts.refund_tiers.iter().find(|tier| tier.fits(left)).ok_or(Refusal::RefundWindowClosed)?;
     let fee = price * i64::from(100 - tier.percent.min(100)) / 100;
     Ok(Quote { refund: price - fee, fee })

@@ -1,6 +1,7 @@
 //! What a show's journal folds to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use common::{Money, PaymentId, RefundId, ReservationId, TicketId, UserId};
@@ -31,6 +32,7 @@ pub enum SeatState {
     Free,
     Held(ReservationId),
     Sold(ReservationId),
+    /// Off sale by staff; the reason is in [`Show::blocks`].
     Blocked,
 }
 
@@ -195,13 +197,28 @@ pub struct Place {
     pub kind: SeatType,
 }
 
+/// Where a seat is, in seats to the right and rows from the screen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    pub x: f32,
+    pub y: f32,
+}
+
 /// What never changes once a show is created; shared by all copies of its state.
 #[derive(Debug)]
 pub struct Plan {
     pub facts: Created,
     pub places: Vec<Place>,
     by_name: HashMap<String, u32>,
+    spots: Vec<Spot>,
+    rows: Vec<Range<u32>>,
+    /// The x of the screen's middle; the least and the greatest y.
+    middle: f32,
+    depth: (f32, f32),
 }
+
+/// Seats of a row further apart than this have an aisle between them.
+const NEIGHBOURS: f32 = 1.5;
 
 impl Plan {
     pub(super) fn new(facts: Created) -> Self {
@@ -213,7 +230,53 @@ impl Plan {
             })
             .collect();
         let by_name = (0..).zip(&places).map(|(index, place)| (place.name.clone(), index)).collect();
-        Self { facts, places, by_name }
+        let (mut spots, mut rows) = (Vec::with_capacity(places.len()), Vec::with_capacity(facts.rows.len()));
+        for (y, row) in (0_u16..).zip(&facts.rows) {
+            let first = spots.len() as u32;
+            // Older journals have no places on the map; then a row's seats stand side by side from the left.
+            spots.extend((0_u16..).zip(&row.seats).map(|(x, seat)| Spot {
+                x: seat.x.unwrap_or_else(|| x.into()),
+                y: row.y.unwrap_or_else(|| y.into()),
+            }));
+            rows.push(first..spots.len() as u32);
+        }
+        let range = |of: fn(&Spot) -> f32| {
+            let values = || spots.iter().map(of);
+            (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max))
+        };
+        let (left, right) = range(|spot| spot.x);
+        let depth = range(|spot| spot.y);
+        Self { facts, places, by_name, spots, rows, middle: (left + right) / 2.0, depth }
+    }
+
+    pub(super) fn rows(&self) -> &[Range<u32>] {
+        &self.rows
+    }
+
+    pub(super) fn at(&self, seat: u32) -> Spot {
+        self.spots[seat as usize]
+    }
+
+    pub(super) fn middle(&self) -> f32 {
+        self.middle
+    }
+
+    pub(super) fn depth(&self) -> (f32, f32) {
+        self.depth
+    }
+
+    /// The seats directly beside this one, in its row and with no aisle between.
+    pub(super) fn beside(&self, seat: u32) -> [Option<u32>; 2] {
+        let left = seat.checked_sub(1).filter(|left| self.are_neighbours(*left, seat));
+        let right = Some(seat + 1).filter(|right| self.are_neighbours(seat, *right));
+        [left, right]
+    }
+
+    /// Whether `right` stands directly beside `left`, which is the seat before it.
+    pub(super) fn are_neighbours(&self, left: u32, right: u32) -> bool {
+        let row = self.rows.partition_point(|row| row.end <= left);
+        self.rows.get(row).is_some_and(|row| row.contains(&right))
+            && (self.at(right).x - self.at(left).x).abs() <= NEIGHBOURS
     }
 
     /// The seat's index, from its name.
@@ -242,6 +305,9 @@ impl Plan {
 pub struct Show {
     pub plan: Arc<Plan>,
     pub status: ShowStatus,
+    /// As last rescheduled.
+    pub starts_at: Timestamp,
+    pub on_sale_at: Option<Timestamp>,
     /// The number of the last entry folded in.
     pub seq: u64,
     /// The time of the last entry; the next is not before it.
@@ -250,6 +316,8 @@ pub struct Show {
     pub reservations: BTreeMap<ReservationId, Reservation>,
     pub payments: BTreeMap<PaymentId, Payment>,
     pub refunds: BTreeMap<RefundId, Refund>,
+    /// Seats off sale, with the reason.
+    pub blocks: BTreeMap<u32, String>,
     pub(super) ticket_of: HashMap<TicketId, ReservationId>,
     pub(super) nonces: HashMap<String, TicketId>,
     pub(super) keys: HashMap<[u8; 16], UsedKey>,
@@ -266,10 +334,23 @@ impl Show {
         reservation.tickets.iter().find(|t| t.id == id).map(|t| (reservation, t))
     }
 
-    /// Seats that the customer holds or has bought.
-    pub fn seats_of(&self, customer: UserId) -> usize {
-        let own = self.reservations.values().filter(|r| r.customer == Some(customer));
-        own.map(|r| r.seats.len()).sum()
+    /// Seats held or bought by the customer, or for the same contact.
+    pub fn seats_of(&self, customer: Option<UserId>, contact: Option<&str>) -> usize {
+        let same = |r: &&Reservation| {
+            let contact =
+                contact.is_some_and(|c| r.contact.as_deref().is_some_and(|o| o.eq_ignore_ascii_case(c)));
+            contact || (customer.is_some() && r.customer == customer)
+        };
+        self.reservations.values().filter(same).map(|r| r.seats.len()).sum()
+    }
+
+    /// Whether a free seat has no free neighbour, once those in `taken` are. `walls`: the end of a row or an
+    /// aisle counts like a taken seat.
+    pub(super) fn is_single_gap(&self, seat: u32, taken: &impl Fn(u32) -> bool, walls: bool) -> bool {
+        let free = |seat: u32| self.seats[seat as usize] == SeatState::Free && !taken(seat);
+        (seat as usize) < self.seats.len()
+            && free(seat)
+            && self.plan.beside(seat).iter().all(|beside| beside.map_or(walls, |beside| !free(beside)))
     }
 
     /// When the host should next look for reservations whose time is over.

@@ -23,7 +23,7 @@ const USUAL_RUNTIME_MIN: i32 = 120;
 const REFUND_TIERS: [RefundTier; 1] = [RefundTier { until_secs_before_start: 2 * 3600, percent: 100 }];
 const MAX_PRICE: i64 = 100_000_000;
 const MAX_PRICES: usize = 100;
-const FURTHEST: SignedDuration = SignedDuration::from_hours(24 * 730);
+pub(super) const FURTHEST: SignedDuration = SignedDuration::from_hours(24 * 730);
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -149,9 +149,15 @@ fn facts(
     movie: Movie,
     prices: Vec<PriceLine>,
 ) -> Created {
+    let seat = |seat: &halls::layout::LayoutSeat| PlanSeat {
+        number: seat.number,
+        kind: seat.kind,
+        x: Some(seat.x as f32),
+    };
     let row = |row: &halls::layout::LayoutRow| PlanRow {
         row: row.row.clone(),
-        seats: row.seats.iter().map(|s| PlanSeat { number: s.number, kind: s.kind }).collect(),
+        y: row.seats.first().map(|seat| seat.y as f32),
+        seats: row.seats.iter().map(seat).collect(),
     };
     Created {
         show: id,
@@ -181,16 +187,18 @@ fn facts(
 /// One film at a time: the database refuses an overlap, whoever comes first.
 async fn book_hall(app: &App, facts: &Created) -> Result<(), Problem> {
     let insert = "INSERT INTO hall_bookings (show_id, hall_id, during) VALUES ($1, $2, tstzrange($3, $4))";
-    let until = ends_at(facts) + TURNAROUND;
+    let until = ends_at(facts, facts.starts_at) + TURNAROUND;
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&facts.show.0, &facts.hall.0, &facts.starts_at, &until];
     match app.db().await?.execute(insert, &params).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::EXCLUSION_VIOLATION) => {
-            Err(Problem::conflict("hall-busy", "another show is in the hall then (runtime plus 20 minutes)"))
-        }
+        Err(error) if error.code() == Some(&SqlState::EXCLUSION_VIOLATION) => Err(hall_busy()),
         Err(error) => Err(db_failed(error)),
     }
+}
+
+pub(super) fn hall_busy() -> Problem {
+    Problem::conflict("hall-busy", "another show is in the hall then (runtime plus 20 minutes)")
 }
 
 async fn free_hall(app: &App, id: ShowId) {

@@ -8,28 +8,45 @@ use common::problem::ProblemDetails;
 use common::{CinemaId, MovieId, Problem, ShowId};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::create::{NewShow, create};
-use super::view::{SeatMap, ShowView};
+use super::view::{SeatMap, ShowView, Suggestion};
+use super::{events, manage};
 use crate::app::{App, db_failed};
 use crate::asking::{TraceParent, about};
 use crate::cinemas::model::parse_point;
+use crate::halls::layout::SeatType;
+use crate::show::best_seats;
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/shows", Permission::Public),
     ("POST", "/v1/shows", Permission::RoleInBody("show", "write")),
     ("GET", "/v1/shows/{id}", Permission::Public),
+    ("PATCH", "/v1/shows/{id}", Permission::Role("show", "write")),
+    ("POST", "/v1/shows/{id}/cancel", Permission::Role("show", "cancel")),
+    ("POST", "/v1/shows/{id}/blocks", Permission::Role("show", "block")),
+    ("DELETE", "/v1/shows/{id}/blocks", Permission::Role("show", "block")),
     ("GET", "/v1/shows/{id}/seats", Permission::Public),
+    ("GET", "/v1/shows/{id}/seats/events", Permission::Public),
+    ("GET", "/v1/shows/{id}/best-seats", Permission::Public),
 ];
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, post)).routes(routes!(read)).routes(routes!(seats))
+    OpenApiRouter::new()
+        .routes(routes!(list, post))
+        .routes(routes!(read, manage::change))
+        .routes(routes!(manage::cancel))
+        .routes(routes!(manage::block, manage::unblock))
+        .routes(routes!(seats))
+        .routes(routes!(events::watch))
+        .routes(routes!(best))
 }
 
-#[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ShowSearch {
@@ -220,4 +237,50 @@ async fn seats(
         conditions.answer(seq, &SeatMap::of(show, host.epoch))
     });
     Ok(about(&host, answer).into_response())
+}
+
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct BestSearch {
+    #[param(minimum = 1, maximum = 100)]
+    count: usize,
+    /// `standard` where absent, or any general type where the hall has no standard seats.
+    #[serde(rename = "type")]
+    kind: Option<SeatType>,
+    /// `adult` where absent.
+    #[param(max_length = 32)]
+    category: Option<String>,
+}
+
+/// Suggest seats
+///
+/// The best that are free now. Only a suggestion: to have them, reserve with `best`, which never loses a race.
+#[utoipa::path(
+    get, path = "/v1/shows/{id}/best-seats", tag = "shows", operation_id = "suggest_seats",
+    params(("id" = ShowId, Path), BestSearch),
+    responses(
+        (status = 200, description = "Seats side by side where there is room", body = Suggestion),
+        (status = 409, description = "`seats-unavailable`: fewer than `count` are free",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn best(
+    State(app): State<App>,
+    Path(id): Path<ShowId>,
+    Query(query): Query<BestSearch>,
+) -> Result<Response, Problem> {
+    if !(1..=100).contains(&query.count) {
+        return Err(Problem::invalid("count", "must be between 1 and 100"));
+    }
+    let host = app.hosts.get(id).await?;
+    let category = query.category.as_deref().unwrap_or("adult");
+    let found = host.read(|show| {
+        let seats = best_seats(show, query.count, query.kind, category)?;
+        Suggestion::of(show, &seats, category)
+    });
+    let found = found.ok_or_else(|| {
+        Problem::conflict("seats-unavailable", "fewer seats of that kind and category are free")
+    })?;
+    Ok(about(&host, Json(found)))
 }

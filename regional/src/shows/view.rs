@@ -64,8 +64,8 @@ pub struct Availability {
 }
 
 /// When the film is over.
-pub fn ends_at(facts: &Created) -> Timestamp {
-    facts.starts_at + SignedDuration::from_mins(facts.runtime_min.into())
+pub fn ends_at(facts: &Created, starts_at: Timestamp) -> Timestamp {
+    starts_at + SignedDuration::from_mins(facts.runtime_min.into())
 }
 
 fn local(at: Timestamp, zone: &str) -> Zoned {
@@ -82,7 +82,7 @@ impl ShowView {
     pub fn of(show: &Show) -> Self {
         let facts = &show.plan.facts;
         let [free, held, sold, blocked] = show.counts();
-        let evening = local(facts.starts_at - BUSINESS_DAY_BEGINS, &facts.time_zone);
+        let evening = local(show.starts_at - BUSINESS_DAY_BEGINS, &facts.time_zone);
         Self {
             id: facts.show,
             region: facts.home.clone(),
@@ -94,12 +94,12 @@ impl ShowView {
             movie_id: facts.movie,
             title: facts.title.clone(),
             runtime_min: facts.runtime_min,
-            starts_at: facts.starts_at,
-            starts_at_local: local_text(facts.starts_at, &facts.time_zone),
-            ends_at: ends_at(facts),
+            starts_at: show.starts_at,
+            starts_at_local: local_text(show.starts_at, &facts.time_zone),
+            ends_at: ends_at(facts, show.starts_at),
             business_date: evening.date().to_string(),
             time_zone: facts.time_zone.clone(),
-            on_sale_at: facts.on_sale_at,
+            on_sale_at: show.on_sale_at,
             status: show.status,
             prices: facts
                 .prices
@@ -158,5 +158,39 @@ impl<'a> SeatMap<'a> {
             prices: prices(place.kind),
         });
         Self { show_id: plan.facts.show, epoch, seq: show.seq, seats: seats.collect() }
+    }
+}
+
+/// Seats that one might take.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Suggestion {
+    pub seats: Vec<SuggestedSeat>,
+    pub total: Money,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SuggestedSeat {
+    #[schema(example = "A1")]
+    pub seat: String,
+    #[serde(rename = "type")]
+    pub kind: SeatType,
+    #[schema(example = "adult")]
+    pub category: String,
+    pub price: Money,
+}
+
+impl Suggestion {
+    /// None where a seat has no price in the category.
+    pub fn of(show: &Show, seats: &[u32], category: &str) -> Option<Self> {
+        let plan = &show.plan;
+        let seat = |seat: &u32| {
+            let place = plan.place(*seat);
+            let price = plan.money(plan.price(*seat, category)?);
+            let category = category.to_owned();
+            Some(SuggestedSeat { seat: place.name.clone(), kind: place.kind, category, price })
+        };
+        let seats: Vec<SuggestedSeat> = seats.iter().map(seat).collect::<Option<_>>()?;
+        let total = plan.money(seats.iter().map(|seat| seat.price.amount).sum());
+        Some(Self { seats, total })
     }
 }

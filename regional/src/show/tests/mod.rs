@@ -26,7 +26,8 @@ pub(crate) fn facts() -> Created {
     let home: RegionName = "eu".parse().unwrap();
     let row = |name: &str, kinds: [SeatType; 4]| PlanRow {
         row: name.into(),
-        seats: (1..).zip(kinds).map(|(number, kind)| PlanSeat { number, kind }).collect(),
+        y: None,
+        seats: (1..).zip(kinds).map(|(number, kind)| PlanSeat { number, kind, x: None }).collect(),
     };
     let price =
         |seat_type, category: &str, amount| PriceLine { seat_type, category: category.into(), amount };
@@ -67,9 +68,13 @@ pub(crate) fn facts() -> Created {
 
 impl Stage {
     pub fn new() -> Self {
+        Self::of(facts())
+    }
+
+    pub fn of(facts: Created) -> Self {
         let led = Event::Led { epoch: 1, session: 1, attempt: 1 };
         let group = |event| Group { at: start(), by: None, key: None, trace: None, events: vec![event] };
-        let first = vec![group(led), group(Event::Created(Box::new(facts())))];
+        let first = vec![group(led), group(Event::Created(Box::new(facts)))];
         let show = Show::fold(None, 1, &first).unwrap().unwrap();
         Self { show, now: start(), journal: vec![first], next: 0 }
     }
@@ -112,7 +117,7 @@ impl Stage {
             reference: "REF".into(),
             customer: Some(customer),
             contact: None,
-            seats,
+            wish: Wish::Seats(seats),
             by_staff: false,
         };
         refused(self.tell(Command::Reserve(command))).map(|()| id)

@@ -55,7 +55,7 @@ fn command(stage: &mut Stage, rng: &mut StdRng, customers: &[UserId]) -> Decisio
     let names = |rng: &mut StdRng| -> Vec<&'static str> {
         (0..rng.random_range(1..4)).map(|_| *SEATS.choose(rng).unwrap()).collect()
     };
-    match (rng.random_range(0..12), reservation, payment) {
+    match (rng.random_range(0..18), reservation, payment) {
         (0..=3, ..) => {
             let seats = names(rng);
             let customer = *customers.choose(rng).unwrap();
@@ -94,6 +94,28 @@ fn command(stage: &mut Stage, rng: &mut StdRng, customers: &[UserId]) -> Decisio
             let (nonce, force) = (rng.random_range(0..50).to_string(), rng.random_bool(0.1));
             stage.tell(Command::CheckIn(CheckIn { ticket, nonce, at: None, force }))
         }
+        (12, ..) => {
+            let seats = names(rng).iter().map(|s| (*s).to_owned()).collect();
+            let block = Command::Block { seats, reason: "x".into() };
+            stage.tell(block)
+        }
+        (13, ..) => {
+            let seats = names(rng).iter().map(|s| (*s).to_owned()).collect();
+            stage.tell(Command::Unblock { seats })
+        }
+        (14, ..) => {
+            let id = ReservationId::new(stage.show.plan.facts.show, stage.now, stage.chance());
+            let (count, customer) = (rng.random_range(1..4), Some(*customers.choose(rng).unwrap()));
+            let kinds = [None, Some(SeatType::Premium), Some(SeatType::Accessible)];
+            let wish = Wish::Best { count, kind: *kinds.choose(rng).unwrap(), category: None };
+            let (reference, contact) = ("R".to_owned(), None);
+            stage.tell(Command::Reserve(Reserve { id, reference, customer, contact, wish, by_staff: false }))
+        }
+        (15, ..) if rng.random_bool(0.02) => stage.tell(Command::CancelShow { reason: "x".into() }),
+        (16, ..) => {
+            let chance = stage.chance();
+            stage.tell(Command::CancelRest { limit: 2, chance })
+        }
         _ => {
             stage.pass(rng.random_range(1..400));
             Decision::Already
@@ -129,7 +151,7 @@ fn check(stage: &Stage) -> Result<(), String> {
             SeatState::Held(id) | SeatState::Sold(id) => Some(*id),
         };
         // A refund after the start keeps the seat in the books, with no live reservation on it.
-        let after_start = stage.now >= show.plan.facts.starts_at;
+        let after_start = stage.now >= show.starts_at;
         if owner != held.get(&seat).copied() && !after_start {
             return Err(format!("seat {seat} is {state:?}, but {:?} has it", held.get(&seat)));
         }

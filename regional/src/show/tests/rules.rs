@@ -21,8 +21,14 @@ fn absurd_wishes_are_named() {
     assert_eq!(stage.reserve(ada, &["A3", "A3"]).unwrap_err(), Refusal::DuplicateSeat("A3".into()));
     let id = ReservationId::new(stage.show.plan.facts.show, stage.now, 1);
     let seats = vec![("A3".to_owned(), Some("dog".to_owned()))];
-    let wish =
-        Reserve { id, reference: "R".into(), customer: Some(ada), contact: None, seats, by_staff: false };
+    let wish = Reserve {
+        id,
+        reference: "R".into(),
+        customer: Some(ada),
+        contact: None,
+        wish: Wish::Seats(seats),
+        by_staff: false,
+    };
     let refusal = refused(stage.tell(Command::Reserve(wish))).unwrap_err();
     assert!(matches!(refusal, Refusal::UnknownCategory { .. }));
     assert_eq!(stage.show.seq, 1, "nothing was journaled");
@@ -67,18 +73,37 @@ fn a_declined_payment_leaves_the_seats_until_the_deadline() {
     assert_eq!(stage.seat("A3"), SeatStatus::Free);
 }
 
-#[test]
-fn money_that_comes_too_late_goes_back_whole() {
-    let mut stage = Stage::new();
+/// A reservation that lapsed after its payment was given up, with the money still to come.
+fn lapsed_with_money_to_come(stage: &mut Stage) -> (ReservationId, PaymentId) {
     let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
     let payment = stage.start_payment(id, Method::Card).unwrap();
     stage.settle(payment, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
     stage.pass(600);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Expired);
+    (id, payment)
+}
+
+#[test]
+fn money_that_comes_too_late_goes_back_whole() {
+    let mut stage = Stage::new();
+    let (id, payment) = lapsed_with_money_to_come(&mut stage);
+    stage.reserve(UserId::new(), &["A3"]).unwrap();
     stage.settle(payment, Outcome::Completed);
     let refund = stage.show.refunds.values().next().unwrap();
     assert_eq!((refund.amount, refund.status), (1000, RefundStatus::Pending));
     assert_eq!(stage.show.payments[&payment].status, PaymentStatus::Refunded);
-    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Expired);
+}
+
+#[test]
+fn money_that_comes_late_takes_the_same_seats_again_if_all_are_free() {
+    let mut stage = Stage::new();
+    let (id, payment) = lapsed_with_money_to_come(&mut stage);
+    stage.settle(payment, Outcome::Completed);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
+    assert_eq!((stage.seat("A3"), stage.reservation(id).tickets.len()), (SeatStatus::Sold, 1));
+    assert!(stage.show.refunds.is_empty());
+    assert_eq!(stage.settle(payment, Outcome::Completed), Decision::Already);
 }
 
 #[test]
@@ -87,7 +112,10 @@ fn cash_and_nothing_to_pay_complete_at_once() {
     let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
     stage.start_payment(id, Method::Cash).unwrap();
     assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
-    let free = stage.reserve(UserId::new(), &["A2"]).unwrap();
+    let mut facts = facts();
+    facts.prices.iter_mut().for_each(|price| price.amount = 0);
+    let mut stage = Stage::of(facts);
+    let free = stage.reserve(UserId::new(), &["A3"]).unwrap();
     stage.start_payment(free, Method::Card).unwrap();
     assert_eq!(stage.reservation(free).status, ReservationStatus::Paid);
 }
@@ -178,8 +206,14 @@ fn a_customer_has_a_limit_and_staff_have_none() {
     assert_eq!(stage.reserve(ada, &["A1", "A2", "B3"]).unwrap_err(), Refusal::SeatLimit { limit: 6 });
     let id = ReservationId::new(stage.show.plan.facts.show, stage.now, 1);
     let seats = ["A1", "A2", "B3"].map(|s| (s.to_owned(), None)).to_vec();
-    let wish =
-        Reserve { id, reference: "R".into(), customer: Some(ada), contact: None, seats, by_staff: true };
+    let wish = Reserve {
+        id,
+        reference: "R".into(),
+        customer: Some(ada),
+        contact: None,
+        wish: Wish::Seats(seats),
+        by_staff: true,
+    };
     refused(stage.tell(Command::Reserve(wish))).unwrap();
 }
 
@@ -220,7 +254,7 @@ fn a_key_does_one_thing_once_for_a_day() {
             reference: "R".into(),
             customer: None,
             contact: None,
-            seats,
+            wish: Wish::Seats(seats),
             by_staff: false,
         });
         let key = Some(Key { id: [7; 16], body: [body; 16] });
@@ -233,4 +267,164 @@ fn a_key_does_one_thing_once_for_a_day() {
     assert!(matches!(asked(&mut stage, "A3", 1), Decision::Repeat { .. }));
     stage.now += SignedDuration::from_mins(59);
     assert!(matches!(asked(&mut stage, "A3", 1), Decision::Repeat { .. }));
+}
+
+/// A hall of `rows` rows of `seats` standard seats.
+fn hall(rows: u16, seats: u16) -> Created {
+    let mut facts = facts();
+    facts.max_seats_per_customer = None;
+    facts.rows = (0..rows)
+        .map(|row| PlanRow {
+            row: char::from(b'A' + row as u8).to_string(),
+            y: Some(row.into()),
+            seats: (1..=seats)
+                .map(|number| PlanSeat { number, kind: SeatType::Standard, x: Some(number.into()) })
+                .collect(),
+        })
+        .collect();
+    facts
+}
+
+fn best(stage: &mut Stage, count: usize, kind: Option<SeatType>) -> Result<Vec<String>, Refusal> {
+    let id = ReservationId::new(stage.show.plan.facts.show, stage.now, stage.chance());
+    let wish = Wish::Best { count, kind, category: None };
+    let command = Reserve { id, reference: "R".into(), customer: None, contact: None, wish, by_staff: false };
+    refused(stage.tell(Command::Reserve(command)))?;
+    let plan = stage.show.plan.clone();
+    Ok(stage.reservation(id).seats.iter().map(|line| plan.place(line.seat).name.clone()).collect())
+}
+
+#[test]
+fn the_best_seats_are_side_by_side_near_the_middle() {
+    let mut stage = Stage::of(hall(10, 11));
+    assert_eq!(best(&mut stage, 1, None).unwrap(), ["G6"]);
+    assert_eq!(best(&mut stage, 3, None).unwrap(), ["F5", "F6", "F7"]);
+}
+
+#[test]
+fn the_best_seats_leave_no_orphan_while_that_can_be_helped() {
+    let mut stage = Stage::of(hall(1, 5));
+    // The middle would leave two singles; the side leaves one run of two.
+    let taken = best(&mut stage, 3, None).unwrap();
+    assert!(taken == ["A1", "A2", "A3"] || taken == ["A3", "A4", "A5"], "{taken:?}");
+    assert_eq!(best(&mut stage, 2, None).unwrap().len(), 2);
+    assert_eq!(best(&mut stage, 1, None).unwrap_err(), Refusal::NotEnoughSeats { free: 0 });
+}
+
+#[test]
+fn a_crowd_that_wants_the_best_is_served_while_seats_remain() {
+    let mut stage = Stage::of(hall(20, 25));
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        for seat in best(&mut stage, 5, None).unwrap() {
+            assert!(seen.insert(seat));
+        }
+    }
+    assert_eq!(seen.len(), 500);
+    assert_eq!(best(&mut stage, 1, None).unwrap_err(), Refusal::NotEnoughSeats { free: 0 });
+}
+
+#[test]
+fn where_no_row_has_room_the_best_are_near_each_other() {
+    let mut stage = Stage::of(hall(2, 4));
+    stage.reserve(UserId::new(), &["A2", "A3", "B2"]).unwrap();
+    assert_eq!(best(&mut stage, 3, None).unwrap(), ["A4", "B3", "B4"]);
+}
+
+#[test]
+fn a_general_request_never_gets_accessible_seats() {
+    let mut stage = Stage::new();
+    assert_eq!(best(&mut stage, 2, None).unwrap(), ["A3", "A4"]);
+    assert_eq!(best(&mut stage, 1, None).unwrap_err(), Refusal::NotEnoughSeats { free: 0 });
+    assert_eq!(best(&mut stage, 1, Some(SeatType::Accessible)).unwrap(), ["A1"]);
+    assert_eq!(best(&mut stage, 4, Some(SeatType::Premium)).unwrap().len(), 4);
+}
+
+#[test]
+fn a_companion_is_never_alone() {
+    let mut stage = Stage::new();
+    let ada = UserId::new();
+    assert_eq!(stage.reserve(ada, &["A2"]).unwrap_err(), Refusal::CompanionAlone(vec!["A2".into()]));
+    assert_eq!(stage.reserve(ada, &["A2", "A3"]).unwrap_err(), Refusal::CompanionAlone(vec!["A2".into()]));
+    let (id, _) = stage.buy(ada, &["A1", "A2"]);
+    assert_eq!(
+        stage.cancel(id, Some(&["A1"]), false).unwrap_err(),
+        Refusal::CompanionAlone(vec!["A2".into()])
+    );
+    stage.cancel(id, Some(&["A2"]), false).unwrap();
+}
+
+#[test]
+fn no_single_seat_is_left_between_where_the_show_has_the_rule() {
+    let mut facts = hall(1, 8);
+    facts.single_gap_rule = true;
+    let mut stage = Stage::of(facts);
+    let (ada, bob) = (UserId::new(), UserId::new());
+    stage.reserve(ada, &["A1", "A2"]).unwrap();
+    assert_eq!(stage.reserve(bob, &["A4"]).unwrap_err(), Refusal::SingleSeatGap(vec!["A3".into()]));
+    assert_eq!(stage.reserve(bob, &["A5", "A7"]).unwrap_err(), Refusal::SingleSeatGap(vec!["A6".into()]));
+    // The end of a row is no taken seat.
+    stage.reserve(bob, &["A7"]).unwrap();
+    // Of four free seats, three can only be had by leaving one.
+    stage.reserve(ada, &["A4", "A5", "A6"]).unwrap();
+}
+
+#[test]
+fn blocked_seats_are_off_sale_until_they_are_not() {
+    let mut stage = Stage::new();
+    let names = |seats: &[&str]| seats.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let block = |seats: &[&str]| Command::Block { seats: names(seats), reason: "broken".into() };
+    stage.reserve(UserId::new(), &["A3"]).unwrap();
+    assert_eq!(
+        refused(stage.tell(block(&["A3", "A4"]))).unwrap_err(),
+        Refusal::SeatsUnavailable(vec!["A3".into()])
+    );
+    refused(stage.tell(block(&["A4"]))).unwrap();
+    assert_eq!(stage.tell(block(&["A4"])), Decision::Already);
+    assert_eq!(stage.seat("A4"), SeatStatus::Blocked);
+    assert!(stage.reserve(UserId::new(), &["A4"]).is_err());
+    refused(stage.tell(Command::Unblock { seats: names(&["A4"]) })).unwrap();
+    stage.reserve(UserId::new(), &["A4"]).unwrap();
+}
+
+#[test]
+fn a_show_may_move_until_it_begins() {
+    let mut stage = Stage::new();
+    let change = |starts_at| Command::ChangeShow(ChangeShow { starts_at: Some(starts_at), on_sale_at: None });
+    let later = start() + SignedDuration::from_hours(48);
+    refused(stage.tell(change(later))).unwrap();
+    assert_eq!(stage.tell(change(later)), Decision::Already);
+    stage.now = start() + SignedDuration::from_hours(47);
+    stage.reserve(UserId::new(), &["A3"]).unwrap();
+    stage.now = later;
+    assert!(refused(stage.tell(change(later + SignedDuration::from_hours(1)))).is_err());
+}
+
+#[test]
+fn a_canceled_show_pays_everybody_back_a_few_at_a_time() {
+    let mut stage = Stage::new();
+    let bought: Vec<_> = ["A3", "A4", "B1"].map(|seat| stage.buy(UserId::new(), &[seat])).to_vec();
+    let held = stage.reserve(UserId::new(), &["B2"]).unwrap();
+    let open = stage.reserve(UserId::new(), &["B3"]).unwrap();
+    let payment = stage.start_payment(open, Method::Card).unwrap();
+    let rest = |stage: &mut Stage| {
+        let chance = stage.chance();
+        stage.tell(Command::CancelRest { limit: 3, chance })
+    };
+    assert!(matches!(rest(&mut stage), Decision::Refuse(_)));
+    refused(stage.tell(Command::CancelShow { reason: "no power".into() })).unwrap();
+    assert!(matches!(stage.reserve(UserId::new(), &["B4"]).unwrap_err(), Refusal::NotOnSale(_)));
+    rest(&mut stage);
+    rest(&mut stage);
+    assert_eq!(rest(&mut stage), Decision::Already);
+    for (reservation, payment) in bought {
+        assert_eq!(stage.reservation(reservation).status, ReservationStatus::Canceled);
+        assert_eq!(stage.show.payments[&payment].status, PaymentStatus::Refunded);
+    }
+    assert_eq!(stage.reservation(held).status, ReservationStatus::Canceled);
+    // The one whose payment was under way comes after its outcome.
+    stage.settle(payment, Outcome::Completed);
+    rest(&mut stage);
+    assert_eq!(stage.show.payments[&payment].status, PaymentStatus::Refunded);
+    assert_eq!(stage.show.counts(), [8, 0, 0, 0]);
 }

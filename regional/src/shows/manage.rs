@@ -1,0 +1,261 @@
+//! What staff do to a show over HTTP: seats off sale, another time, no show at all.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use common::authz::{Actor, Authorized};
+use common::http::{Conditions, Json, OptionalIdempotencyKey, Path};
+use common::problem::ProblemDetails;
+use common::{Problem, ShowId};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio_postgres::error::SqlState;
+use utoipa::ToSchema;
+
+use super::create::{FURTHEST, hall_busy};
+use super::view::{ShowView, TURNAROUND, ends_at};
+use crate::app::{App, db_failed};
+use crate::asking::{Asker, Did, TraceParent, about, ask, replayed};
+use crate::host::Host;
+use crate::payments::calls_off;
+use crate::show::{ChangeShow, Command};
+
+const MAX_SEATS: usize = 5_000;
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBlock {
+    /// Names of seats, all free.
+    #[schema(min_items = 1, max_items = 5000)]
+    seats: Vec<String>,
+    #[schema(min_length = 1, max_length = 200, example = "broken armrest")]
+    reason: String,
+}
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LiftedBlock {
+    #[schema(min_items = 1, max_items = 5000)]
+    seats: Vec<String>,
+}
+
+/// The seats that are off sale.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Blocks {
+    blocks: Vec<Block>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Block {
+    #[schema(example = "A1")]
+    seat: String,
+    reason: String,
+}
+
+fn blocks(host: &Host) -> Response {
+    let blocks = host.read(|show| {
+        let block = |(seat, reason): (&u32, &String)| Block {
+            seat: show.plan.place(*seat).name.clone(),
+            reason: reason.clone(),
+        };
+        show.blocks.iter().map(block).collect()
+    });
+    about(host, Json(Blocks { blocks }))
+}
+
+fn checked(seats: Vec<String>) -> Result<Vec<String>, Problem> {
+    if seats.is_empty() || seats.len() > MAX_SEATS {
+        return Err(Problem::invalid("seats", format!("name 1 to {MAX_SEATS} seats")));
+    }
+    Ok(seats)
+}
+
+fn reason(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > 200 {
+        return Err(Problem::invalid("reason", "must be 1 to 200 characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn asker(authorized: &Authorized, trace: Option<String>) -> Asker {
+    Asker { by: authorized.actor().ok().map(Actor::user), trace }
+}
+
+/// Take seats off sale
+///
+/// All of them or none; a seat that is held or sold cannot be blocked.
+#[utoipa::path(
+    post, path = "/v1/shows/{id}/blocks", tag = "shows", operation_id = "block_seats",
+    params(("id" = ShowId, Path), ("Idempotency-Key" = Option<String>, Header, description = "honoured where sent")),
+    request_body = NewBlock,
+    responses(
+        (status = 200, description = "All seats that are off sale now", body = Blocks),
+        (status = 409, description = "`seats-unavailable` with `seats`, `wrong-state`",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub async fn block(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(id): Path<ShowId>,
+    OptionalIdempotencyKey(key): OptionalIdempotencyKey,
+    Json(body): Json<NewBlock>,
+) -> Result<Response, Response> {
+    let reason = reason(&body.reason).map_err(IntoResponse::into_response)?;
+    let seats = checked(body.seats.clone()).map_err(IntoResponse::into_response)?;
+    let operation = format!("POST /v1/shows/{id}/blocks");
+    let command = Command::Block { seats, reason };
+    let asked = asker(&authorized, trace).asks(command, key.as_deref(), &operation, &body);
+    let Did { host, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    Ok(blocks(&host))
+}
+
+/// Put seats on sale again
+#[utoipa::path(
+    delete, path = "/v1/shows/{id}/blocks", tag = "shows", operation_id = "unblock_seats",
+    params(("id" = ShowId, Path)), request_body = LiftedBlock,
+    responses((status = 200, description = "All seats that are off sale still", body = Blocks))
+)]
+pub async fn unblock(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(id): Path<ShowId>,
+    Json(body): Json<LiftedBlock>,
+) -> Result<Response, Response> {
+    let seats = checked(body.seats.clone()).map_err(IntoResponse::into_response)?;
+    let asked = asker(&authorized, trace).asks(Command::Unblock { seats }, None, "", &body);
+    let Did { host, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    Ok(blocks(&host))
+}
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowPatch {
+    /// In the future, at most two years ahead; every ticket holder is told.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Timestamp>,
+    /// `null`: on sale at once.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    on_sale_at: Option<Option<Timestamp>>,
+}
+
+/// Tells `null` from a field that is not there.
+fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<Timestamp>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+/// Change a show's time or the beginning of its sale
+///
+/// Until it begins. The hall must be free at the new time.
+#[utoipa::path(
+    patch, path = "/v1/shows/{id}", tag = "shows", operation_id = "change_show",
+    params(("id" = ShowId, Path), ("If-Match" = Option<String>, Header, description = "an `ETag` seen before")),
+    request_body = ShowPatch,
+    responses(
+        (status = 200, description = "The show", body = ShowView),
+        (status = 409, description = "`hall-busy`, `wrong-state`",
+         body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 412, description = "`precondition-failed`: it has changed since",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub async fn change(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    conditions: Conditions,
+    Path(id): Path<ShowId>,
+    Json(body): Json<ShowPatch>,
+) -> Result<Response, Response> {
+    let host = app.hosts.get(id).await.map_err(|e| Problem::from(e).into_response())?;
+    let seq = host.read(|show| i64::try_from(show.seq).unwrap_or(i64::MAX));
+    conditions.require_version(seq).map_err(IntoResponse::into_response)?;
+    check(&host, &body).map_err(IntoResponse::into_response)?;
+    if let Some(starts_at) = body.starts_at {
+        book_anew(&app, &host, starts_at).await.map_err(IntoResponse::into_response)?;
+    }
+    let command = Command::ChangeShow(ChangeShow { starts_at: body.starts_at, on_sale_at: body.on_sale_at });
+    let asked = asker(&authorized, trace).asks(command, None, "", &body);
+    let asked = asked.map_err(IntoResponse::into_response)?;
+    let Did { host, .. } = ask(&app, id, asked).await?;
+    keep_one_booking(&app, &host).await;
+    let view = host.read(ShowView::of);
+    Ok(about(&host, Json(view)))
+}
+
+fn check(host: &Host, body: &ShowPatch) -> Result<(), Problem> {
+    let now = Timestamp::now();
+    let starts_at = body.starts_at.unwrap_or_else(|| host.read(|show| show.starts_at));
+    if body.starts_at.is_some_and(|at| at <= now || at.duration_since(now) > FURTHEST) {
+        return Err(Problem::invalid("starts_at", "must be in the future, within two years"));
+    }
+    let on_sale_at = body.on_sale_at.unwrap_or_else(|| host.read(|show| show.on_sale_at));
+    if on_sale_at.is_some_and(|at| at >= starts_at) {
+        return Err(Problem::invalid("on_sale_at", "must be before the start"));
+    }
+    Ok(())
+}
+
+/// Books the hall for the new time too; of the two bookings one stays, whatever becomes of the change.
+async fn book_anew(app: &App, host: &Host, starts_at: Timestamp) -> Result<(), Problem> {
+    let insert = "INSERT INTO hall_bookings (show_id, hall_id, during) VALUES ($1, $2, tstzrange($3, $4))
+                  ON CONFLICT (show_id, during) DO NOTHING";
+    let (show, hall, until) = host.read(|show| {
+        let facts = &show.plan.facts;
+        (facts.show.0, facts.hall.0, ends_at(facts, starts_at) + TURNAROUND)
+    });
+    match app.db().await?.execute(insert, &[&show, &hall, &starts_at, &until]).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::EXCLUSION_VIOLATION) => Err(hall_busy()),
+        Err(error) => Err(db_failed(error)),
+    }
+}
+
+/// Lets go of the bookings at other times than the show's own; the reconciler does the same later.
+async fn keep_one_booking(app: &App, host: &Host) {
+    let delete = "DELETE FROM hall_bookings WHERE show_id = $1 AND lower(during) <> $2";
+    let (show, starts_at) = host.read(|show| (show.plan.facts.show.0, show.starts_at));
+    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, &[&show, &starts_at]).await?) };
+    if let Err(error) = freed.await {
+        tracing::warn!(%error, "a hall stays booked twice until the reconciler comes by");
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShowCancellation {
+    #[schema(min_length = 1, max_length = 200, example = "the projector failed")]
+    reason: String,
+}
+
+/// Cancel a show
+///
+/// Nothing is sold from now on; everybody gets everything back. What is not refunded when this answers is
+/// carried on in the background, also after a crash half-way.
+#[utoipa::path(
+    post, path = "/v1/shows/{id}/cancel", tag = "shows", operation_id = "cancel_show",
+    params(("id" = ShowId, Path), ("Idempotency-Key" = Option<String>, Header, description = "honoured where sent")),
+    request_body = ShowCancellation,
+    responses((status = 200, description = "The show, canceled", body = ShowView,
+        headers(("Idempotent-Replayed" = Option<bool>, description = "`true` when it was canceled before"))))
+)]
+pub async fn cancel(
+    State(app): State<App>,
+    authorized: Authorized,
+    TraceParent(trace): TraceParent,
+    Path(id): Path<ShowId>,
+    OptionalIdempotencyKey(key): OptionalIdempotencyKey,
+    Json(body): Json<ShowCancellation>,
+) -> Result<Response, Response> {
+    let reason = reason(&body.reason).map_err(IntoResponse::into_response)?;
+    let operation = format!("POST /v1/shows/{id}/cancel");
+    let asked =
+        asker(&authorized, trace).asks(Command::CancelShow { reason }, key.as_deref(), &operation, &body);
+    let Did { host, repeated, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    tokio::spawn(calls_off(app.clone(), id));
+    let response = about(&host, Json(host.read(ShowView::of)));
+    Ok(if repeated { replayed(response) } else { response })
+}
