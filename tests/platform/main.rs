@@ -2,9 +2,9 @@
 //! `marquee up` uses and walks journeys through them, in order; another starts a single region whose
 //! reservations expire within seconds.
 //!
-//! `MARQUEE_JOURNEYS=tokens,roles` walks only these; `MARQUEE_SEED=n` repeats a run's choices;
-//! `MARQUEE_KEEP=dir` keeps the data there and goes on with what an earlier run left;
-//! `UPDATE_SNAPSHOTS=1` rewrites the snapshots.
+//! `E2E_JOURNEYS=tokens,roles` walks only these; `E2E_SEED=n` repeats a run's choices;
+//! `E2E_KEEP=dir` keeps the data there and goes on with what an earlier run left;
+//! `UPDATE_SNAPSHOTS=1` rewrites the snapshots. (`MARQUEE_…` is the configuration of services.)
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod bad_input;
@@ -76,9 +76,7 @@ fn options(regions: &[&str], data: &Path, demo: bool, hold_secs: Option<u64>) ->
 }
 
 fn seed() -> u64 {
-    std::env::var("MARQUEE_SEED")
-        .ok()
-        .map_or_else(rand::random, |s| s.parse().expect("MARQUEE_SEED: a number"))
+    std::env::var("E2E_SEED").ok().map_or_else(rand::random, |s| s.parse().expect("E2E_SEED: a number"))
 }
 
 async fn start(options: Options, seed: u64) -> World {
@@ -123,7 +121,7 @@ struct DataFolder {
 
 impl DataFolder {
     fn new(name: &str) -> Self {
-        if let Some(kept) = std::env::var_os("MARQUEE_KEEP") {
+        if let Some(kept) = std::env::var_os("E2E_KEEP") {
             return Self { path: Path::new(&kept).join(name), _temporary: None };
         }
         let temporary = tempfile::Builder::new().prefix("marquee-test-").tempdir().unwrap();
@@ -137,7 +135,7 @@ async fn three_regions() {
     let folder = DataFolder::new("three-regions");
     let world = start(options(&["eu", "us", "ap"], &folder.path, true, None), seed()).await;
     let world = Arc::new(world);
-    let wanted = std::env::var("MARQUEE_JOURNEYS").ok();
+    let wanted = std::env::var("E2E_JOURNEYS").ok();
     let chosen = |name: &str| wanted.as_ref().is_none_or(|w| w.split(',').any(|part| part == name));
     let mut failed = Vec::new();
     for (name, walk) in JOURNEYS.iter().filter(|(name, _)| chosen(name)) {
@@ -161,7 +159,7 @@ async fn three_regions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_region_where_holds_expire() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    if std::env::var("MARQUEE_JOURNEYS").is_ok_and(|wanted| !wanted.split(',').any(|w| w == "expiry")) {
+    if std::env::var("E2E_JOURNEYS").is_ok_and(|wanted| !wanted.split(',').any(|w| w == "expiry")) {
         return;
     }
     let folder = DataFolder::new("one-region");

@@ -2,7 +2,7 @@
 //! generated input, as a customer and as an admin, then as an admin on things that exist, and checks every
 //! answer against the document.
 //!
-//! Runs when `MARQUEE_SCHEMATHESIS` names the program; `scripts/test` installs it and sets that.
+//! Runs when `E2E_SCHEMATHESIS` names the program; `scripts/test` installs it and sets that.
 
 use std::fmt::Write;
 use std::process::Stdio;
@@ -36,8 +36,8 @@ const RATE: &str = "45/s";
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub async fn walk(world: Arc<World>) {
-    let Some(program) = std::env::var_os("MARQUEE_SCHEMATHESIS") else {
-        step("schemathesis is not named by MARQUEE_SCHEMATHESIS: left out");
+    let Some(program) = std::env::var_os("E2E_SCHEMATHESIS") else {
+        step("schemathesis is not named by E2E_SCHEMATHESIS: left out");
         return;
     };
     let world = &*world;

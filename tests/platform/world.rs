@@ -64,7 +64,7 @@ pub struct Person {
 pub struct World {
     pub platform: Platform,
     pub data: PathBuf,
-    /// Drawn once a run and printed; `MARQUEE_SEED` repeats a run's choices.
+    /// Drawn once a run and printed; `E2E_SEED` repeats a run's choices.
     pub seed: u64,
     http: reqwest::Client,
     counter: AtomicU64,
