@@ -156,8 +156,13 @@ impl Call {
 
     /// The status alone; a body without end is not waited for.
     pub async fn status(&self) -> u16 {
+        self.stream().await.status().as_u16()
+    }
+
+    /// The answer with its body still coming.
+    pub async fn stream(&self) -> reqwest::Response {
         match self.send().await {
-            Ok(response) => response.status().as_u16(),
+            Ok(response) => response,
             Err(error) => panic!("{self}\n  had no answer: {error:?}"),
         }
     }

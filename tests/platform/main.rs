@@ -22,6 +22,7 @@ mod refunds;
 mod roles;
 mod routes;
 mod schema;
+mod selling;
 mod stage;
 mod tokens;
 mod world;
@@ -48,6 +49,7 @@ macro_rules! journeys {
 const JOURNEYS: &[(&str, Walk)] = journeys! {
     "catalogue" => catalogue::walk,
     "purchase" => purchase::walk,
+    "selling" => selling::walk,
     "check-in" => check_in::walk,
     "refunds" => refunds::walk,
     "payments" => payments::walk,

@@ -18,7 +18,6 @@ pub async fn walk(world: Arc<World>) {
     buys(&world, &show).await;
     replays(&world).await;
     conditional_reads(&world, &show).await;
-    rules_of_the_show(&world).await;
 }
 
 async fn accounts(world: &World) {
@@ -347,25 +346,4 @@ async fn conditional_reads(world: &World, show: &str) {
         assert_eq!((again.code(), again.body.len()), (304, 0), "{again}");
         assert_eq!(us.get(&path).header("if-none-match", "\"other\"").await.code(), 200);
     }
-}
-
-async fn rules_of_the_show(world: &World) {
-    step("a show's own rules: how many seats a customer may have; nothing before the sale begins");
-    let manager = world.staff("manager", Some("eu")).await;
-    let base = stage::new_show(world, "eu", 2, 6).await;
-    let make = async |hours: i64, member: &str, value: Value| {
-        let mut body = stage::show_body(&base.hall, &base.movie, &stage::in_hours(hours));
-        body[member] = value;
-        text(&manager.post_once("/v1/shows", body).await.ok(201), "id")
-    };
-    let limited = make(72, "max_seats_per_customer", json!(2)).await;
-    let early = make(120, "on_sale_at", json!(stage::in_hours(24))).await;
-    let buyer = world.customer("eu").await.client;
-    let reserve = |show: &str, seats: &[&str]| {
-        buyer.post_once(&format!("/v1/shows/{show}/reservations"), adults(seats))
-    };
-    reserve(&limited, &["A1", "A2", "A3"]).await.problem(409, "seat-limit");
-    reserve(&limited, &["A1"]).await.ok(201);
-    reserve(&limited, &["A2", "A3"]).await.problem(409, "seat-limit");
-    reserve(&early, &["A1"]).await.problem(409, "not-on-sale");
 }

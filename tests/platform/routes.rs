@@ -145,7 +145,6 @@ async fn fill(world: &World, stage: &Stage, client: &Client, method: &str, path:
             let (seat, _) = map.iter().find(|(_, status)| *status == "free").expect("seats enough");
             text(&stage::reserve(&stage.owner, &stage.show.id, &[seat]).await, "id")
         }
-        ("POST", "/v1/shows/{id}/cancel") => stage::new_show(world, REGION, 2, 2).await.id,
         ("DELETE", p) if p.starts_with("/v1/movies/") => {
             let admin = world.staff("admin", None).await;
             let title = world.fresh("Unseen ");
