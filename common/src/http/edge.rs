@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
@@ -138,6 +139,10 @@ pub async fn serve(
     drain: Duration,
 ) -> anyhow::Result<()> {
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    // Small answers must not wait for the acknowledgement of the ones before.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
     let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         result = async { server.await } => result?,
