@@ -164,6 +164,38 @@ pub enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// The show core against other designs, in process, on the Postgres of a running platform's first region
+    Show {
+        #[command(subcommand)]
+        what: BenchShow,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum BenchShow {
+    /// Everybody wants the same show of 5,000 seats
+    Hot(BenchShowArgs),
+    /// A thousand shows of 200 seats
+    Spread(BenchShowArgs),
+}
+
+#[derive(Args)]
+pub struct BenchShowArgs {
+    /// The running platform's folder
+    #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+    pub data: PathBuf,
+    /// The designs take turns this often; the figures are medians
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Of each turn
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Numbers of clients; the other designs run at their best and at the first of these
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [64, 256, 1024], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: Vec<u32>,
+    /// Write the figures there too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[cfg(test)]

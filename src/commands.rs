@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use marquee::api::Api;
+use marquee::bench::show::ShowPlan;
 use marquee::bench::{self, Outcome};
 use marquee::import;
 use marquee::launcher::{self, Control, Options, Platform, Progress, Run};
 use marquee::services;
+use regional::bench::Spread;
 
-use crate::cli::{Bench, Command, Ctl, Database, Import, Order, Up};
+use crate::cli::{Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Import, Order, Up};
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -22,6 +24,12 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Bench { what: Bench::Purchase { data, clients, seconds, json } } => {
             bench_purchase(&data, clients, seconds, json).await
+        }
+        Command::Bench { what: Bench::Show { what: BenchShow::Hot(args) } } => {
+            bench_show(Spread::Hot, args).await
+        }
+        Command::Bench { what: Bench::Show { what: BenchShow::Spread(args) } } => {
+            bench_show(Spread::Even, args).await
         }
         Command::Global(service) => services::global(service.config.as_deref()).await,
         Command::Regional(service) => services::regional(service.config.as_deref()).await,
@@ -153,11 +161,29 @@ async fn bench_purchase(
     progress.finish();
     let outcome = outcome?;
     print(&outcome);
-    if let Some(file) = json {
-        std::fs::write(&file, serde_json::to_vec_pretty(&outcome)?)
-            .with_context(|| format!("{} cannot be written", file.display()))?;
-    }
-    Ok(())
+    write_json(json.as_deref(), &outcome)
+}
+
+async fn bench_show(spread: Spread, args: BenchShowArgs) -> anyhow::Result<()> {
+    let run = Run::read(&args.data)?;
+    let plan = ShowPlan {
+        spread,
+        rounds: args.rounds as usize,
+        time: Duration::from_secs(args.seconds),
+        clients: args.clients.iter().map(|clients| *clients as usize).collect(),
+    };
+    let progress = Progress::new(plan.steps(), false);
+    let outcome = bench::show::show(&run, &plan, &progress).await;
+    progress.finish();
+    let outcome = outcome?;
+    println!("{}", outcome.table());
+    write_json(args.json.as_deref(), &outcome)
+}
+
+fn write_json(file: Option<&Path>, figures: &impl serde::Serialize) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    std::fs::write(file, serde_json::to_vec_pretty(figures)?)
+        .with_context(|| format!("{} cannot be written", file.display()))
 }
 
 fn print(outcome: &Outcome) {

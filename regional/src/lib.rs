@@ -8,6 +8,7 @@
 
 pub mod app;
 mod asking;
+pub mod bench;
 pub mod cinemas;
 pub mod config;
 pub mod following;

@@ -5,6 +5,7 @@
 //! reservation of one seat and its payment.
 
 mod seats;
+pub mod show;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -92,7 +92,7 @@ async fn append_led(
     groups: &[Group],
 ) -> Result<Head, HostError> {
     let means = &hosts.0.means;
-    let append = Append { show, ballot, head, at, groups: groups.to_vec() };
+    let append = Append { show, ballot, head, at, groups: groups.iter().cloned().map(Arc::new).collect() };
     match means.writer.append(append).await {
         Appended::Done(head) => Ok(head),
         Appended::Lost => Err(HostError::Unavailable("another process took the show".into())),

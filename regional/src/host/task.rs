@@ -110,7 +110,7 @@ impl Task {
     async fn batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
         let now = Timestamp::now().max(self.decided.last_at);
         let seq = self.head.seq + 1;
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<Arc<Group>> = Vec::new();
         let lapsed = due(&self.decided, now);
         if !lapsed.is_empty() {
             let group = Group { at: now, by: None, key: None, trace: None, events: lapsed };
@@ -146,20 +146,25 @@ impl Task {
         self.append(now, groups, waiting).await
     }
 
-    fn decide_into(&mut self, groups: &mut Vec<Group>, group: Group, seq: u64) -> Result<(), &'static str> {
+    fn decide_into(
+        &mut self,
+        groups: &mut Vec<Arc<Group>>,
+        group: Group,
+        seq: u64,
+    ) -> Result<(), &'static str> {
         if let Err(why) = self.decided.apply_group(seq, groups.len(), &group) {
             // A decision that does not apply is a defect; nothing of the batch was written.
             tracing::error!(show = %self.show, why, "a decision does not apply");
             return Err("a decision does not apply");
         }
-        groups.push(group);
+        groups.push(Arc::new(group));
         Ok(())
     }
 
     async fn append(
         &mut self,
         at: Timestamp,
-        groups: Vec<Group>,
+        groups: Vec<Arc<Group>>,
         waiting: Vec<Waiting>,
     ) -> Result<(), &'static str> {
         let (show, ballot, head) = (self.show, self.ballot, self.head.clone());
@@ -208,7 +213,7 @@ impl Task {
     }
 
     /// Brings the committed state to what was just written, for readers and the projector.
-    fn commit(&mut self, groups: &[Group]) {
+    fn commit(&mut self, groups: &[Arc<Group>]) {
         let seq = self.decided.seq;
         {
             let mut committed = self.committed.write().expect("never poisoned");
@@ -221,8 +226,7 @@ impl Task {
         self.hosts.0.means.projector.nudge(self.show);
     }
 
-    fn answer(&self, waiting: Vec<Waiting>, groups: &[Group], failure: Option<HostError>) {
-        let groups: Vec<Arc<Group>> = groups.iter().cloned().map(Arc::new).collect();
+    fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
         let mut used = vec![false; groups.len()];
         for Waiting { asker, reply } in waiting {
             let (label, answer) = match (&failure, reply) {

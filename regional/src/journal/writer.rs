@@ -1,6 +1,7 @@
 //! The one pipeline that appends: what waits from all shows goes into one statement, so that a thousand
 //! busy shows cost one commit. A show whose head is not as expected fails alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::ShowId;
@@ -27,7 +28,7 @@ pub struct Append {
     /// The head it was decided against.
     pub head: Head,
     pub at: Timestamp,
-    pub groups: Vec<Group>,
+    pub groups: Vec<Arc<Group>>,
 }
 
 /// What became of it.

@@ -57,6 +57,12 @@ impl Nudge {
         self.0.queue.lock().expect("no code panics while holding it")
     }
 
+    /// Whether anything waits to be folded in or is being so.
+    pub fn is_behind(&self) -> bool {
+        let (started, finished) = *self.0.passes.borrow();
+        !self.queue().is_empty() || finished < started
+    }
+
     /// Waits until all that was nudged before is folded in, so that a list shows what its reader has just
     /// done; at most half a second, after which the list is merely a little old.
     pub async fn caught_up(&self) {

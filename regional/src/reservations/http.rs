@@ -168,8 +168,10 @@ async fn change(
     let operation = format!("PATCH /v1/reservations/{id}");
     let asked =
         asker.asks(command, key.as_deref(), &operation, &body).map_err(IntoResponse::into_response)?;
-    let Did { host, .. } = ask(&app, id.show(), asked).await?;
-    present(&host, id).map_err(IntoResponse::into_response)
+    let keyed = asked.key.is_some();
+    let Did { host, repeated, .. } = ask(&app, id.show(), asked).await?;
+    let response = present(&host, id).map_err(IntoResponse::into_response)?;
+    Ok(if repeated && keyed { replayed(response) } else { response })
 }
 
 fn present(host: &Host, id: ReservationId) -> Result<Response, Problem> {

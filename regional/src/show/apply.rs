@@ -1,6 +1,7 @@
 //! Events folded into the state. Never refuses what was journaled, except what cannot be: a journal that
 //! does not begin with its show's creation, or that names what it never made.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -44,9 +45,9 @@ impl Show {
     }
 
     /// Folds one entry into a show that exists.
-    pub fn apply(&mut self, seq: u64, groups: &[Group]) -> Result<(), String> {
+    pub fn apply<G: Borrow<Group>>(&mut self, seq: u64, groups: &[G]) -> Result<(), String> {
         for (index, group) in groups.iter().enumerate() {
-            self.apply_group(seq, index, group)?;
+            self.apply_group(seq, index, group.borrow())?;
         }
         Ok(())
     }

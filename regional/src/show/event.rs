@@ -4,6 +4,8 @@
 //! renamed or re-used; a stored sample of every format is folded by a test. One command is one [`Group`], so
 //! that no reader ever sees half of it.
 
+use std::borrow::Borrow;
+
 use common::{
     CinemaId, Currency, HallId, MovieId, PaymentId, RefundId, RegionName, ReservationId, ShowId, TicketId,
     UserId,
@@ -247,8 +249,9 @@ pub struct GivenBack {
 }
 
 /// A batch of groups as the journal stores it.
-pub fn encode(groups: &[Group]) -> Vec<u8> {
-    serde_json::to_vec(groups).expect("events are plain data")
+pub fn encode<G: Borrow<Group>>(groups: &[G]) -> Vec<u8> {
+    let groups: Vec<&Group> = groups.iter().map(Borrow::borrow).collect();
+    serde_json::to_vec(&groups).expect("events are plain data")
 }
 
 /// Refuses unknown formats and anything that is not whole.

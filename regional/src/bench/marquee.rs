@@ -1,0 +1,160 @@
+//! Marquee's own design: hosts, journal and projector as a regional process runs them, without HTTP.
+
+use std::collections::BTreeSet;
+
+use common::{CinemaId, HallId, MovieId, RegionName, ReservationId, ShowId, UserId};
+use jiff::{SignedDuration, Timestamp};
+use raft::client::{RegistryClient, ShowRecord};
+use tokio_util::sync::CancellationToken;
+
+use super::{Booking, Design, SEATS_A_BOOKING};
+use crate::halls::layout::SeatType;
+use crate::host::{Answer, Hosts, Means};
+use crate::journal::{Attempts, Journal, Writer};
+use crate::metrics::Metrics;
+use crate::projection::{Nudge, Projector};
+use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
+
+/// Seats in a row of the shows that are sold.
+const ROW: u32 = 50;
+
+pub struct Marquee {
+    hosts: Hosts,
+    nudge: Nudge,
+    shows: Vec<ShowId>,
+    /// Names of a show's seats, by their number.
+    names: Vec<String>,
+    customers: Vec<UserId>,
+    stop: CancellationToken,
+}
+
+impl Marquee {
+    /// Creates `shows` shows of `seats` seats in the (migrated) database and leads them.
+    pub async fn start(url: &str, shows: u32, seats: u32) -> anyhow::Result<Self> {
+        let pool = migrations::pool(url, 8)?;
+        let region: RegionName = "bench".parse()?;
+        let stop = CancellationToken::new();
+        // Who owns what is told below; no registry is asked.
+        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()])?;
+        let view = registry.watch(stop.clone());
+        let (journal, nudge) = (Journal::new(pool.clone()), Nudge::default());
+        let metrics = Metrics::new(&prometheus::Registry::new())?;
+        let hosts = Hosts::new(Means {
+            region: region.clone(),
+            session: 1,
+            journal: journal.clone(),
+            writer: Writer::start(pool.clone(), metrics.clone()),
+            registry,
+            view: view.clone(),
+            projector: nudge.clone(),
+            attempts: Attempts::default(),
+            metrics: metrics.clone(),
+        });
+        let projector = Projector { pool, journal, hosts: hosts.clone(), nudge: nudge.clone(), metrics };
+        tokio::spawn(projector.run(stop.clone()));
+        let mut ids = Vec::with_capacity(shows as usize);
+        for _ in 0..shows {
+            let facts = facts(&region, seats);
+            let id = facts.show;
+            let replicas = vec![region.clone()];
+            let (home, owner) = (region.clone(), region.clone());
+            view.note(ShowRecord { id, home, owner, epoch: 1, replicas, prior: Vec::new() });
+            let events = vec![Event::Created(Box::new(facts))];
+            hosts
+                .create(id, Group { at: Timestamp::now(), by: None, key: None, trace: None, events })
+                .await?;
+            ids.push(id);
+        }
+        let names = (0..seats).map(|seat| format!("{}{}", row_name(seat / ROW), seat % ROW + 1)).collect();
+        let customers = (0..10_000).map(|_| UserId::new()).collect();
+        nudge.caught_up().await;
+        Ok(Self { hosts, nudge, shows: ids, names, customers, stop })
+    }
+
+    /// Waits until the read models have followed.
+    pub async fn projected(&self) {
+        while self.nudge.is_behind() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Entries of the journals: how many bookings shared a commit.
+    pub fn entries(&self) -> u64 {
+        let shows: BTreeSet<ShowId> = self.shows.iter().copied().collect();
+        shows.iter().filter_map(|show| self.hosts.peek(*show)).map(|host| host.read(|show| show.seq)).sum()
+    }
+}
+
+impl Drop for Marquee {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn row_name(row: u32) -> String {
+    let letter = |n: u32| char::from(b'A' + (n % 26) as u8);
+    if row < 26 { letter(row).to_string() } else { format!("{}{}", letter(row / 26 - 1), letter(row)) }
+}
+
+fn facts(region: &RegionName, seats: u32) -> Created {
+    let seat = |n: u16| PlanSeat { number: n + 1, kind: SeatType::Standard, x: Some(n.into()) };
+    let row = |row: u32| PlanRow {
+        row: row_name(row),
+        y: Some(row as f32),
+        seats: (0..ROW.min(seats - row * ROW) as u16).map(seat).collect(),
+    };
+    Created {
+        show: ShowId::new(region),
+        home: region.clone(),
+        cinema: CinemaId::new(region),
+        cinema_name: "Bench".into(),
+        address: "1 Bench Street".into(),
+        hall: HallId::new(region),
+        hall_name: "1".into(),
+        layout_version: 1,
+        movie: MovieId::new(),
+        title: "A film".into(),
+        runtime_min: 100,
+        time_zone: "Europe/Berlin".into(),
+        currency: "EUR".parse().expect("a currency"),
+        starts_at: Timestamp::now() + SignedDuration::from_hours(48),
+        on_sale_at: None,
+        rows: (0..seats.div_ceil(ROW)).map(row).collect(),
+        prices: vec![PriceLine { seat_type: SeatType::Standard, category: "adult".into(), amount: 1_000 }],
+        max_seats_per_customer: None,
+        single_gap_rule: false,
+        refund_tiers: Vec::new(),
+        hold_secs: 3_600,
+    }
+}
+
+#[tonic::async_trait]
+impl Design for Marquee {
+    fn name(&self) -> &'static str {
+        "marquee"
+    }
+
+    async fn book(&self, booking: Booking) -> anyhow::Result<bool> {
+        let show = self.shows[booking.show as usize];
+        let seats = booking.seat..booking.seat + SEATS_A_BOOKING;
+        let seats = seats.map(|seat| (self.names[seat as usize].clone(), None)).collect();
+        let customer = self.customers[rand::random_range(0..self.customers.len())];
+        let command = Command::Reserve(Reserve {
+            id: ReservationId::new(show, Timestamp::now(), rand::random()),
+            reference: "BENCH".into(),
+            customer: Some(customer),
+            contact: None,
+            wish: Wish::Seats(seats),
+            by_staff: false,
+        });
+        let asked = Asked { command, by: Some(customer), key: None, trace: None };
+        match self.hosts.ask(show, asked).await? {
+            (_, Answer::Done { .. }) => Ok(true),
+            (_, Answer::Refused { refusal, .. }) => {
+                tracing::warn!(?refusal, "refused");
+                Ok(false)
+            }
+            (_, Answer::Already) => Ok(false),
+        }
+    }
+}
