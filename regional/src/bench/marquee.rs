@@ -88,6 +88,7 @@ impl Marquee {
 impl Drop for Marquee {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.hosts.retire();
     }
 }
 

@@ -174,6 +174,11 @@ impl Hosts {
         self.active().get(&show).and_then(|slot| slot.get().cloned())
     }
 
+    /// Lets go of every show; their tasks end once nobody holds a handle any more.
+    pub fn retire(&self) {
+        self.active().clear();
+    }
+
     fn active(&self) -> std::sync::MutexGuard<'_, HashMap<ShowId, Arc<OnceCell<Host>>>> {
         self.0.active.lock().expect("no code panics while holding it")
     }
