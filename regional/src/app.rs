@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::host::{Hosts, Means};
+use crate::host::{Host, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::payments::Provider;
@@ -131,6 +131,14 @@ impl App {
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<PaymentId>> {
         self.0.under_way.lock().expect("no code panics while holding it")
+    }
+
+    /// The host of the show inside another thing's id. Where there is no such show, there is no such `what`.
+    pub async fn host_of(&self, show: ShowId, what: &str) -> Result<Host, Problem> {
+        self.hosts.get(show).await.map_err(|error| match error {
+            HostError::NoShow => Problem::not_found(what),
+            other => other.into(),
+        })
     }
 
     /// The region in which a show was born, by its id.

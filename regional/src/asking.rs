@@ -6,12 +6,12 @@ use axum::response::{IntoResponse, Response};
 use common::telemetry::Trace;
 use common::{Problem, ShowId, UserId};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
-use crate::host::{Answer, Host};
+use crate::host::{Answer, Host, HostError};
 use crate::show::{Asked, Command, Group, KeyUse};
 
 const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
@@ -78,6 +78,39 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     short
 }
 
+/// What goes wrong in a handler about a show: a problem, perhaps with the show's headers on it already.
+pub struct Failed(Response);
+
+impl Failed {
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+}
+
+impl From<Response> for Failed {
+    fn from(response: Response) -> Self {
+        Self(response)
+    }
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self(problem.into_response())
+    }
+}
+
+impl From<HostError> for Failed {
+    fn from(error: HostError) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
 /// What a command did: the group (none: it was so already) and whether it is told again.
 pub struct Did {
     pub host: Host,
@@ -86,14 +119,14 @@ pub struct Did {
 }
 
 /// Asks the show; a refusal becomes its problem, marked when it is told again under its key.
-pub async fn ask(app: &App, show: ShowId, asked: Asked) -> Result<Did, Response> {
-    let (host, answer) = app.hosts.ask(show, asked).await.map_err(|e| Problem::from(e).into_response())?;
+pub async fn ask(app: &App, show: ShowId, asked: Asked) -> Result<Did, Failed> {
+    let (host, answer) = app.hosts.ask(show, asked).await?;
     match answer {
         Answer::Done { group, repeated } => Ok(Did { host, group: Some(group), repeated }),
         Answer::Already => Ok(Did { host, group: None, repeated: true }),
         Answer::Refused { refusal, repeated } => {
             let response = Problem::from(refusal).into_response();
-            Err(about(&host, if repeated { replayed(response) } else { response }))
+            Err(about(&host, if repeated { replayed(response) } else { response }).into())
         }
     }
 }

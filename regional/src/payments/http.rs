@@ -1,7 +1,7 @@
 //! The calls about payments and refunds.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use common::authz::{Actor, Authorized, Permission};
 use common::http::{Json, Page, Paging, Path, Query, RequiredIdempotencyKey};
 use common::problem::ProblemDetails;
@@ -18,7 +18,7 @@ use super::saga::{self, Stuck};
 use super::view::{PaymentView, RefundView};
 use super::webhook;
 use crate::app::{App, db_failed};
-use crate::asking::{Asker, Did, DryRun, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replayed};
 use crate::host::Host;
 use crate::reservations::{list, visible};
 use crate::show::{
@@ -80,12 +80,12 @@ async fn pay(
     Path(id): Path<ReservationId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewPayment>,
-) -> Result<Response, Response> {
-    check(&body).map_err(IntoResponse::into_response)?;
-    visible(&app, &authorized, id).await.map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    check(&body)?;
+    visible(&app, &authorized, id).await?;
     // By role, not by ownership: the drawer is the cinema's.
     if body.method == Method::Cash && !authorized.by_role() {
-        return Err(Problem::forbidden().into_response());
+        return Err(Problem::forbidden().into());
     }
     let payment = PaymentId::new(id.show(), Timestamp::now(), rand::random());
     let command = Command::StartPayment(StartPayment {
@@ -97,10 +97,10 @@ async fn pay(
     });
     let asker = Asker { by: authorized.actor().ok().map(Actor::user), trace };
     let operation = format!("POST /v1/reservations/{id}/payments");
-    let asked = asker.asks(command, Some(&key), &operation, &body).map_err(IntoResponse::into_response)?;
+    let asked = asker.asks(command, Some(&key), &operation, &body)?;
     // Should the caller go away, the payment is brought to its end all the same.
     let task = tokio::spawn(async move { carry_out(&app, id, asked).await });
-    task.await.map_err(|e| Problem::internal(e).into_response())?
+    task.await.map_err(Problem::internal)?
 }
 
 fn check(body: &NewPayment) -> Result<(), Problem> {
@@ -115,16 +115,16 @@ fn check(body: &NewPayment) -> Result<(), Problem> {
     }
 }
 
-async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Response, Response> {
+async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Response, Failed> {
     let Did { host, group, repeated } = ask(app, id.show(), asked).await?;
     let payment = group.as_deref().and_then(|group| started(&host, group));
-    let payment = payment.ok_or_else(|| Problem::internal("a payment left no event").into_response())?;
+    let payment = payment.ok_or_else(|| Problem::internal("a payment left no event"))?;
     if payment.first.is_some() {
         return Ok(answer(&host, &payment, repeated));
     }
     let Some(_under_way) = app.begin(payment.id) else {
         let detail = "a request with this key is being carried out; wait for its answer";
-        return Err(about(&host, Problem::conflict("idempotency-key-in-flight", detail)));
+        return Err(about(&host, Problem::conflict("idempotency-key-in-flight", detail)).into());
     };
     let settled = if repeated {
         // The process that began it is gone: nobody knows how far it came.
@@ -137,7 +137,7 @@ async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Respons
             let payment = host.read(|show| show.payments.get(&payment.id).cloned()).unwrap_or(payment);
             Ok(answer(&host, &payment, repeated))
         }
-        Err(Stuck::Host(error)) => Err(Problem::from(error).into_response()),
+        Err(Stuck::Host(error)) => Err(error.into()),
         Err(Stuck::Provider(error)) => {
             tracing::warn!(payment = %payment.id, %error, "left to the reconciler");
             Ok(answer(&host, &payment, repeated))
@@ -204,10 +204,7 @@ async fn read(
     authorized: Authorized,
     Path(id): Path<PaymentId>,
 ) -> Result<Response, Problem> {
-    let host = app.hosts.get(id.show()).await.map_err(|e| match Problem::from(e) {
-        missing if missing.status == StatusCode::NOT_FOUND => Problem::not_found("payment"),
-        other => other,
-    })?;
+    let host = app.host_of(id.show(), "payment").await?;
     let found = host.read(|show| {
         let payment = show.payments.get(&id)?;
         let owner = show.reservations.get(&payment.reservation)?.customer;
@@ -304,23 +301,20 @@ async fn refund(
     Query(dry): Query<DryRun>,
     key: Result<RequiredIdempotencyKey, Problem>,
     Json(body): Json<RefundRequest>,
-) -> Result<Response, Response> {
+) -> Result<Response, Failed> {
     let show = payment.show();
-    let host = app.hosts.get(show).await.map_err(|e| match Problem::from(e) {
-        missing if missing.status == StatusCode::NOT_FOUND => Problem::not_found("payment").into_response(),
-        other => other.into_response(),
-    })?;
-    let amount = amount(&host, &body).map_err(IntoResponse::into_response)?;
+    let host = app.host_of(show, "payment").await?;
+    let amount = amount(&host, &body)?;
     let id = RefundId::new(show, Timestamp::now(), rand::random());
     let reason = body.reason.trim().to_owned();
     let command = Command::Refund(NewRefund { id, payment, amount, reason });
     if dry.dry_run == Some(true) {
-        return offer(&host, payment, command).map_err(|problem| about(&host, problem));
+        return offer(&host, payment, command).map_err(|problem| about(&host, problem).into());
     }
-    let RequiredIdempotencyKey(key) = key.map_err(IntoResponse::into_response)?;
+    let RequiredIdempotencyKey(key) = key?;
     let asker = Asker { by: authorized.actor().ok().map(Actor::user), trace };
     let operation = format!("POST /v1/payments/{payment}/refunds");
-    let asked = asker.asks(command, Some(&key), &operation, &body).map_err(IntoResponse::into_response)?;
+    let asked = asker.asks(command, Some(&key), &operation, &body)?;
     let Did { host, group, repeated } = ask(&app, show, asked).await?;
     let id = group.as_deref().and_then(|group| {
         group.events.iter().find_map(|event| match event {
@@ -328,13 +322,13 @@ async fn refund(
             _ => None,
         })
     });
-    let id = id.ok_or_else(|| Problem::internal("a refund left no event").into_response())?;
+    let id = id.ok_or_else(|| Problem::internal("a refund left no event"))?;
     if let Err(stuck) = saga::give_back(&app, &host, id).await {
         // It is committed as started; the reconciler carries it on.
         tracing::warn!(refund = %id, %stuck, "a refund is not finished yet");
     }
     let view = host.read(|show| show.refunds.get(&id).map(|refund| RefundView::of(show, refund)));
-    let view = view.ok_or_else(|| Problem::internal("a refund is not in its show").into_response())?;
+    let view = view.ok_or_else(|| Problem::internal("a refund is not in its show"))?;
     let response = about(&host, (StatusCode::CREATED, Json(view)));
     Ok(if repeated { replayed(response) } else { response })
 }

@@ -18,7 +18,7 @@ use super::list;
 use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted, wish};
 use super::view::ReservationView;
 use crate::app::App;
-use crate::asking::{Asker, Did, DryRun, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::saga;
 use crate::payments::view::RefundView;
@@ -74,10 +74,10 @@ async fn reserve(
     Path(show): Path<ShowId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewReservation>,
-) -> Result<Response, Response> {
-    let wish = wish(&body).map_err(IntoResponse::into_response)?;
-    let contact = contact(body.contact_email.as_deref()).map_err(IntoResponse::into_response)?;
-    let by = authorized.actor().map_err(IntoResponse::into_response)?.user();
+) -> Result<Response, Failed> {
+    let wish = wish(&body)?;
+    let contact = contact(body.contact_email.as_deref())?;
+    let by = authorized.actor()?.user();
     let home = app.home_of(show);
     let by_staff = authorized.may(home.as_ref(), "reservation", "cancel");
     // Staff who name a contact reserve for a customer without an account.
@@ -92,7 +92,7 @@ async fn reserve(
     });
     let asker = Asker { by: Some(by), trace };
     let operation = format!("POST /v1/shows/{show}/reservations");
-    let asked = asker.asks(command, Some(&key), &operation, &body).map_err(IntoResponse::into_response)?;
+    let asked = asker.asks(command, Some(&key), &operation, &body)?;
     let answer = ask(&app, show, asked).await;
     app.metrics.reservation(match &answer {
         Ok(_) => "reserved",
@@ -101,9 +101,9 @@ async fn reserve(
     });
     let Did { host, group, repeated } = answer?;
     let view = group.and_then(|group| host.read(|show| ReservationView::first(show, &group)));
-    let view = view.ok_or_else(|| Problem::internal("a reservation left no event").into_response())?;
+    let view = view.ok_or_else(|| Problem::internal("a reservation left no event"))?;
     let location = HeaderValue::from_str(&format!("/v1/reservations/{}", view.id));
-    let location = location.map_err(|e| Problem::internal(e).into_response())?;
+    let location = location.map_err(Problem::internal)?;
     let response = about(&host, (StatusCode::CREATED, [(header::LOCATION, location)], Json(view)));
     Ok(if repeated { replayed(response) } else { response })
 }
@@ -114,10 +114,7 @@ pub(crate) async fn visible(
     authorized: &Authorized,
     id: ReservationId,
 ) -> Result<(Host, Reservation), Problem> {
-    let host = app.hosts.get(id.show()).await.map_err(|e| match Problem::from(e) {
-        missing if missing.status == StatusCode::NOT_FOUND => Problem::not_found("reservation"),
-        other => other,
-    })?;
+    let host = app.host_of(id.show(), "reservation").await?;
     let reservation = host.read(|show| show.reservations.get(&id).cloned());
     let reservation = reservation.ok_or_else(|| Problem::not_found("reservation"))?;
     authorized.require_owner(reservation.customer, "reservation")?;
@@ -159,18 +156,17 @@ async fn change(
     Path(id): Path<ReservationId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<ChangedSeats>,
-) -> Result<Response, Response> {
-    let seats = wanted(&body.seats).map_err(IntoResponse::into_response)?;
-    visible(&app, &authorized, id).await.map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    let seats = wanted(&body.seats)?;
+    visible(&app, &authorized, id).await?;
     let by_staff = authorized.by_role();
     let command = Command::ChangeSeats(ChangeSeats { reservation: id, seats, by_staff });
     let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
     let operation = format!("PATCH /v1/reservations/{id}");
-    let asked =
-        asker.asks(command, key.as_deref(), &operation, &body).map_err(IntoResponse::into_response)?;
+    let asked = asker.asks(command, key.as_deref(), &operation, &body)?;
     let keyed = asked.key.is_some();
     let Did { host, repeated, .. } = ask(&app, id.show(), asked).await?;
-    let response = present(&host, id).map_err(IntoResponse::into_response)?;
+    let response = present(&host, id)?;
     Ok(if repeated && keyed { replayed(response) } else { response })
 }
 
@@ -221,14 +217,11 @@ async fn cancel(
     Query(dry): Query<DryRun>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     body: Bytes,
-) -> Result<Response, Response> {
+) -> Result<Response, Failed> {
     // A bare POST cancels everything.
-    let body: NewCancellation = if body.iter().all(u8::is_ascii_whitespace) {
-        NewCancellation::default()
-    } else {
-        from_json(&body).map_err(IntoResponse::into_response)?
-    };
-    let (host, reservation) = visible(&app, &authorized, id).await.map_err(IntoResponse::into_response)?;
+    let body: NewCancellation =
+        if body.iter().all(u8::is_ascii_whitespace) { NewCancellation::default() } else { from_json(&body)? };
+    let (host, reservation) = visible(&app, &authorized, id).await?;
     let by_staff = authorized.by_role();
     let offer = host.read(|show| offer(show, &reservation, &body, by_staff));
     if dry.dry_run == Some(true) {
@@ -240,8 +233,7 @@ async fn cancel(
     let command = Command::Cancel(Cancel { reservation: id, seats: body.seats.clone(), by_staff, refund });
     let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
     let operation = format!("POST /v1/reservations/{id}/cancel");
-    let asked =
-        asker.asks(command, key.as_deref(), &operation, &body).map_err(IntoResponse::into_response)?;
+    let asked = asker.asks(command, key.as_deref(), &operation, &body)?;
     let Did { host, group, repeated } = ask(&app, id.show(), asked).await?;
     let refund = group.as_deref().and_then(started_refund);
     if let Some(refund) = refund
@@ -251,7 +243,7 @@ async fn cancel(
         tracing::warn!(%refund, %stuck, "a refund is not finished yet");
     }
     let kept = offer.map_or(0, |offer| offer.fee.amount);
-    let response = canceled(&host, id, refund, kept).map_err(IntoResponse::into_response)?;
+    let response = canceled(&host, id, refund, kept)?;
     Ok(if repeated { replayed(response) } else { response })
 }
 

@@ -1,7 +1,7 @@
 //! What staff do to a show over HTTP: seats off sale, another time, no show at all.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use common::authz::{Actor, Authorized};
 use common::http::{Conditions, Json, OptionalIdempotencyKey, Path};
 use common::problem::ProblemDetails;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::create::{FURTHEST, hall_busy};
 use super::view::{ShowView, TURNAROUND, ends_at};
 use crate::app::{App, db_failed};
-use crate::asking::{Asker, Did, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, Failed, TraceParent, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::calls_off;
 use crate::show::{ChangeShow, Command};
@@ -101,13 +101,13 @@ pub async fn block(
     Path(id): Path<ShowId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<NewBlock>,
-) -> Result<Response, Response> {
-    let reason = reason(&body.reason).map_err(IntoResponse::into_response)?;
-    let seats = checked(body.seats.clone()).map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    let reason = reason(&body.reason)?;
+    let seats = checked(body.seats.clone())?;
     let operation = format!("POST /v1/shows/{id}/blocks");
     let command = Command::Block { seats, reason };
     let asked = asker(&authorized, trace).asks(command, key.as_deref(), &operation, &body);
-    let Did { host, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    let Did { host, .. } = ask(&app, id, asked?).await?;
     Ok(blocks(&host))
 }
 
@@ -123,10 +123,10 @@ pub async fn unblock(
     TraceParent(trace): TraceParent,
     Path(id): Path<ShowId>,
     Json(body): Json<LiftedBlock>,
-) -> Result<Response, Response> {
-    let seats = checked(body.seats.clone()).map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    let seats = checked(body.seats.clone())?;
     let asked = asker(&authorized, trace).asks(Command::Unblock { seats }, None, "", &body);
-    let Did { host, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    let Did { host, .. } = ask(&app, id, asked?).await?;
     Ok(blocks(&host))
 }
 
@@ -169,17 +169,17 @@ pub async fn change(
     conditions: Conditions,
     Path(id): Path<ShowId>,
     Json(body): Json<ShowPatch>,
-) -> Result<Response, Response> {
-    let host = app.hosts.get(id).await.map_err(|e| Problem::from(e).into_response())?;
+) -> Result<Response, Failed> {
+    let host = app.hosts.get(id).await?;
     let seq = host.read(|show| i64::try_from(show.seq).unwrap_or(i64::MAX));
-    conditions.require_version(seq).map_err(IntoResponse::into_response)?;
-    check(&host, &body).map_err(IntoResponse::into_response)?;
+    conditions.require_version(seq)?;
+    check(&host, &body)?;
     if let Some(starts_at) = body.starts_at {
-        book_anew(&app, &host, starts_at).await.map_err(IntoResponse::into_response)?;
+        book_anew(&app, &host, starts_at).await?;
     }
     let command = Command::ChangeShow(ChangeShow { starts_at: body.starts_at, on_sale_at: body.on_sale_at });
     let asked = asker(&authorized, trace).asks(command, None, "", &body);
-    let asked = asked.map_err(IntoResponse::into_response)?;
+    let asked = asked?;
     let Did { host, .. } = ask(&app, id, asked).await?;
     keep_one_booking(&app, &host).await;
     let view = host.read(ShowView::of);
@@ -249,12 +249,12 @@ pub async fn cancel(
     Path(id): Path<ShowId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<ShowCancellation>,
-) -> Result<Response, Response> {
-    let reason = reason(&body.reason).map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    let reason = reason(&body.reason)?;
     let operation = format!("POST /v1/shows/{id}/cancel");
     let asked =
         asker(&authorized, trace).asks(Command::CancelShow { reason }, key.as_deref(), &operation, &body);
-    let Did { host, repeated, .. } = ask(&app, id, asked.map_err(IntoResponse::into_response)?).await?;
+    let Did { host, repeated, .. } = ask(&app, id, asked?).await?;
     tokio::spawn(calls_off(app.clone(), id));
     let response = about(&host, Json(host.read(ShowView::of)));
     Ok(if repeated { replayed(response) } else { response })

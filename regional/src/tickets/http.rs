@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::qr;
 use crate::app::App;
-use crate::asking::{Asker, TraceParent, about, replayed};
+use crate::asking::{Asker, Failed, TraceParent, about, replayed};
 use crate::host::{Answer, Host};
 use crate::refusals::not_a_ticket;
 use crate::reservations::view::ShowBrief;
@@ -77,10 +77,7 @@ async fn read(
     let (id, form) = name.split_once('.').map_or((name.as_str(), None), |(id, form)| (id, Some(form)));
     let missing = || Problem::not_found("ticket");
     let id: TicketId = id.parse().map_err(|_| missing())?;
-    let host = app.hosts.get(id.show()).await.map_err(|e| match Problem::from(e) {
-        gone if gone.status == StatusCode::NOT_FOUND => missing(),
-        other => other,
-    })?;
+    let host = app.host_of(id.show(), "ticket").await?;
     let found = host.read(|show| view(&app, show, id));
     let (view, owner) = found.ok_or_else(missing)?;
     authorized.require_owner(owner, "ticket")?;
@@ -163,17 +160,17 @@ async fn check_in(
     TraceParent(trace): TraceParent,
     Path(show): Path<ShowId>,
     Json(body): Json<Scan>,
-) -> Result<Response, Response> {
-    check(&body).map_err(IntoResponse::into_response)?;
+) -> Result<Response, Failed> {
+    check(&body)?;
     // Whether there is such a show, and whether it is ours, comes before what is shown at its door.
-    let host = app.hosts.get(show).await.map_err(|e| Problem::from(e).into_response())?;
+    let host = app.hosts.get(show).await?;
     let answer = admit(&app, &authorized, trace, show, &body).await;
     app.metrics.check_in(match &answer {
         Ok(_) => "admitted",
         Err(response) if response.status().is_server_error() => "failed",
         Err(_) => "refused",
     });
-    answer.map_err(|response| about(&host, response))
+    answer.map_err(|failed| about(&host, failed).into())
 }
 
 fn check(body: &Scan) -> Result<(), Problem> {
@@ -189,12 +186,12 @@ async fn admit(
     trace: Option<String>,
     show: ShowId,
     body: &Scan,
-) -> Result<Response, Response> {
+) -> Result<Response, Failed> {
     let claims = app.ticket_keys.verify(&body.ticket).map_err(|_| not_a_ticket().into_response())?;
     if claims.show != show || claims.sub.show() != show {
         return Err(Problem::conflict("wrong-show", "this ticket is for another show")
             .with("show_id", claims.show)
-            .into_response());
+            .into());
     }
     let command = Command::CheckIn(CheckIn {
         ticket: claims.sub,
@@ -203,16 +200,15 @@ async fn admit(
         force: body.force.unwrap_or(false),
     });
     let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
-    let asked = asker.asks(command, None, "", &()).map_err(IntoResponse::into_response)?;
-    let (host, answer) = app.hosts.ask(show, asked).await.map_err(|e| Problem::from(e).into_response())?;
+    let asked = asker.asks(command, None, "", &())?;
+    let (host, answer) = app.hosts.ask(show, asked).await?;
     let repeated = match answer {
         Answer::Done { repeated, .. } => repeated,
         Answer::Already => true,
-        Answer::Refused { refusal, .. } => return Err(at_the_door(&host, refusal.into())),
+        Answer::Refused { refusal, .. } => return Err(at_the_door(&host, refusal.into()).into()),
     };
     let view = host.read(|show| admitted(show, claims.sub));
-    let view =
-        view.ok_or_else(|| Problem::internal("an admitted ticket is not in its show").into_response())?;
+    let view = view.ok_or_else(|| Problem::internal("an admitted ticket is not in its show"))?;
     let response = about(&host, (StatusCode::OK, Json(view)));
     Ok(if repeated { replayed(response) } else { response })
 }
