@@ -12,6 +12,9 @@ use tokio_postgres::NoTls;
 
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "testing")]
+#[cfg(test)]
+mod tests;
 
 mod global {
     refinery::embed_migrations!("global");

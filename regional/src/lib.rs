@@ -134,6 +134,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     });
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
+    tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));
     tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
 
     let (router, document) = router(&app)?;

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub journal_append_seconds: Histogram,
     /// Shows whose read models were behind at the last sweep.
     pub projection_behind: IntGauge,
+    /// Whether entries lie in the partition that takes what no year does.
+    pub journal_strays: IntGauge,
 }
 
 impl Metrics {
@@ -73,6 +75,10 @@ impl Metrics {
             projection_behind: gauge(
                 "marquee_projection_shows_behind",
                 "Shows whose read models were behind at the last sweep.",
+            )?,
+            journal_strays: gauge(
+                "marquee_journal_outside_years",
+                "1 while the journal has entries that no year's partition takes.",
             )?,
         })
     }

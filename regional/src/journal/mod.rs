@@ -6,7 +6,10 @@
 
 mod entry;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
+pub mod years;
 
 pub use entry::{Ballot, Entry, Head, chain};
 pub use store::{Attempts, Journal, JournalError, Settled};

@@ -15,6 +15,9 @@ use crate::show::{Asked, Command, Event};
 
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// Halls' bookings are tidied up every so many passes.
+const PASSES_BETWEEN_BOOKINGS: u32 = 15;
+
 // Younger ones are still with the request that started them.
 const OPEN_PAYMENTS: &str = "
 SELECT id FROM payments WHERE status = 'pending' AND created_at < now() - interval '10 seconds'
@@ -31,13 +34,17 @@ SELECT id FROM reservations WHERE status = 'reserved' AND expires_at < now() - i
 /// A hall booked for a show that never came to be is free again.
 const ORPHANED_BOOKINGS: &str = "
 DELETE FROM hall_bookings b WHERE created_at < now() - interval '10 minutes'
-   AND NOT EXISTS (SELECT 1 FROM show_journal j WHERE j.show_id = b.show_id)";
+   AND NOT EXISTS (SELECT 1 FROM show_head h WHERE h.show_id = b.show_id AND h.seq > 0)";
 
 /// Bookings of shows that were moved or called off.
 const OUTDATED_BOOKINGS: &str = "
 DELETE FROM hall_bookings b USING shows s
  WHERE s.id = b.show_id AND b.created_at < now() - interval '10 minutes'
    AND (lower(b.during) <> s.starts_at OR s.status = 'canceled')";
+
+/// Nothing can be booked for the past, so what was is in nobody's way.
+const PAST_BOOKINGS: &str = "
+DELETE FROM hall_bookings WHERE upper(during) < now() - interval '1 day'";
 
 /// Canceled shows in which somebody still has seats.
 const CALLED_OFF: &str = "
@@ -78,6 +85,7 @@ impl Reconciler {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut period = tokio::time::interval(PERIOD);
+        let mut passes = 0_u32;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -86,7 +94,22 @@ impl Reconciler {
             if let Err(error) = self.pass().await {
                 tracing::warn!(error = %format!("{error:#}"), "reconciliation interrupted");
             }
+            if passes.is_multiple_of(PASSES_BETWEEN_BOOKINGS)
+                && let Err(error) = self.tidy_bookings().await
+            {
+                tracing::warn!(error = %format!("{error:#}"), "halls stay booked");
+            }
+            passes = passes.wrapping_add(1);
         }
+    }
+
+    /// Frees halls that nobody needs any more.
+    async fn tidy_bookings(&self) -> anyhow::Result<()> {
+        let client = self.app.pool.get().await?;
+        for delete in [ORPHANED_BOOKINGS, OUTDATED_BOOKINGS, PAST_BOOKINGS] {
+            client.execute(delete, &[]).await?;
+        }
+        Ok(())
     }
 
     async fn pass(&self) -> anyhow::Result<()> {
@@ -103,10 +126,6 @@ impl Reconciler {
         let called_off = self.app.pool.get().await?.query(CALLED_OFF, &[]).await?;
         let called_off = called_off.iter().map(|row| ShowId(row.get(0)));
         futures::stream::iter(called_off).for_each_concurrent(4, |show| self.call_off(show)).await;
-
-        let client = self.app.pool.get().await?;
-        client.execute(ORPHANED_BOOKINGS, &[]).await?;
-        client.execute(OUTDATED_BOOKINGS, &[]).await?;
         Ok(())
     }
 
