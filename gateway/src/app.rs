@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::address::Network;
+use crate::browser::with_browser_rules;
 use crate::config::{Config, Upstream};
 use crate::directory::Directory;
 use crate::limits::{Limiter, limit};
@@ -28,6 +29,8 @@ pub type App = Arc<Gateway>;
 /// The gateway's dependencies.
 pub struct Gateway {
     pub upstream: Upstream,
+    /// How long a body may pause.
+    pub body_idle: Duration,
     pub directory: Directory,
     pub ownership: Ownership,
     pub client: Client,
@@ -44,6 +47,7 @@ impl Gateway {
         let trusted: Result<Vec<Network>, _> = config.trusted_proxies.iter().map(|t| t.parse()).collect();
         Ok(Arc::new(Self {
             upstream: config.upstream.clone(),
+            body_idle: Duration::from_millis(config.server.body_idle_timeout_ms),
             directory: Directory::new(config)?,
             ownership,
             client: Client::new(connect_timeout, metrics.clone()),
@@ -71,7 +75,7 @@ impl Gateway {
 }
 
 /// The public routes with all their layers.
-pub fn public(app: App, edge: Edge) -> Router {
+pub fn public(app: App, edge: Edge, config: &Config) -> anyhow::Result<Router> {
     // Not as a fallback: layers do not reach fallbacks.
     let not_lists = MethodFilter::POST
         .or(MethodFilter::PUT)
@@ -92,7 +96,7 @@ pub fn public(app: App, edge: Edge) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), limit))
         .route_layer(middleware::from_fn_with_state(app.clone(), log_access))
         .with_state(app);
-    with_edge(router, edge)
+    with_browser_rules(with_edge(router, edge), &config.cors)
 }
 
 /// One line a request; the request's id and trace come from the surrounding span. Errors of our own and

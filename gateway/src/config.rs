@@ -24,6 +24,9 @@ pub struct Config {
     pub issuer: String,
     /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
+    pub server: ServerConfig,
+    pub tls: TlsConfig,
+    pub cors: Cors,
     pub limits: Limits,
     pub upstream: Upstream,
     pub log_format: LogFormat,
@@ -37,6 +40,47 @@ pub struct RegionConfig {
     /// Where clients reach the region's gateway; told to them, not used here.
     pub gateway_url: String,
     pub regional_url: String,
+}
+
+/// What one client may hold, and for how long.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Further ones are closed at once.
+    pub max_connections: usize,
+    /// For a TLS handshake, for a request's head, and between two requests of one connection.
+    pub header_timeout_ms: u64,
+    /// Between two pieces of a streamed body.
+    pub body_idle_timeout_ms: u64,
+    /// How long a client may leave its answer unread.
+    pub write_stall_ms: u64,
+    pub max_headers: usize,
+    /// A request's line and headers together.
+    pub max_head_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
+}
+
+/// Both files in PEM, or neither.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    pub cert_file: String,
+    pub key_file: String,
+}
+
+impl TlsConfig {
+    pub fn is_on(&self) -> bool {
+        !self.cert_file.is_empty()
+    }
+}
+
+/// Which other sites' pages may call us from a browser.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// `https://tickets.example`; `*` alone for all. None: only pages of this very origin.
+    pub allowed_origins: Vec<String>,
 }
 
 /// A bucket that refills with `per_sec` requests and holds at most `burst`.
@@ -89,9 +133,26 @@ impl Default for Config {
             redis_url: Secret::default(),
             issuer: "marquee".into(),
             trusted_proxies: Vec::new(),
+            server: ServerConfig::default(),
+            tls: TlsConfig::default(),
+            cors: Cors::default(),
             limits: Limits::default(),
             upstream: Upstream::default(),
             log_format: LogFormat::default(),
+        }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 50_000,
+            header_timeout_ms: 15_000,
+            body_idle_timeout_ms: 15_000,
+            write_stall_ms: 30_000,
+            max_headers: 100,
+            max_head_bytes: 32 * 1024,
+            max_streams: 128,
         }
     }
 }
@@ -146,6 +207,19 @@ impl common::config::Config for Config {
             }
         }
         self.limits.check(&mut problems);
+        self.server.check(&mut problems);
+        if self.tls.cert_file.is_empty() != self.tls.key_file.is_empty() {
+            problems.push("`tls.cert_file` and `tls.key_file` belong together".into());
+        }
+        for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
+            let any = origin == "*" && self.cors.allowed_origins.len() == 1;
+            let is_origin = ["http://", "https://"].iter().any(|scheme| {
+                origin.strip_prefix(scheme).is_some_and(|host| !host.is_empty() && !host.contains('/'))
+            });
+            if !any && !is_origin {
+                problems.push(format!("`cors.allowed_origins[{i}]` must be as https://host, or `*` alone"));
+            }
+        }
         let upstream = &self.upstream;
         for (field, value) in [
             ("connect_timeout_ms", upstream.connect_timeout_ms),
@@ -174,6 +248,27 @@ impl Config {
         }
         if let Err(why) = common::region::check_distinct_tags(&names) {
             problems.push(format!("`regions`: {why}"));
+        }
+    }
+}
+
+impl ServerConfig {
+    fn check(&self, problems: &mut Vec<String>) {
+        // hyper's least.
+        if self.max_head_bytes < 8192 {
+            problems.push("`server.max_head_bytes` must be at least 8192".into());
+        }
+        for (field, is_zero) in [
+            ("max_connections", self.max_connections == 0),
+            ("header_timeout_ms", self.header_timeout_ms == 0),
+            ("body_idle_timeout_ms", self.body_idle_timeout_ms == 0),
+            ("write_stall_ms", self.write_stall_ms == 0),
+            ("max_headers", self.max_headers == 0),
+            ("max_streams", self.max_streams == 0),
+        ] {
+            if is_zero {
+                problems.push(format!("`server.{field}` must be at least 1"));
+            }
         }
     }
 }

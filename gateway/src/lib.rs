@@ -7,6 +7,7 @@
 
 mod address;
 pub mod app;
+mod browser;
 pub mod config;
 mod directory;
 mod fanout;
@@ -18,6 +19,7 @@ pub mod ownership;
 mod proxy;
 mod regions;
 mod routes;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -63,7 +65,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             tokio::time::sleep(FEED_PATIENCE).await;
             patient.up();
         });
-        let follower = InMemory::new(app.authority.clone(), feed_dependency, metrics);
+        let follower = InMemory::new(app.authority.clone(), feed_dependency, metrics.clone());
         let channel = common::feed::channel(&config.global_grpc_url)?;
         let name = format!("gateway/{}", config.region);
         tokio::spawn(common::feed::follow(channel, name, false, follower, stop.clone()));
@@ -72,7 +74,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         tracing::info!(listen = config.listen, region = %config.region, "gateway serves");
-        common::http::serve(listener, public(app, edge), stop.clone(), DRAIN).await
+        let router = public(app, edge, &config)?;
+        server::serve(listener, router, &config, metrics, stop.clone(), DRAIN).await
     };
     tokio::select! {
         served = serving => served,

@@ -26,6 +26,12 @@ pub struct Metrics {
     pub feed_up: IntGauge,
     /// Whether a region's service answered the last probe.
     pub region_up: IntGaugeVec,
+    /// Open connections of clients.
+    pub connections: IntGauge,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: IntCounter,
+    /// Requests refused for their form, before routing.
+    pub malformed: IntCounterVec,
 }
 
 impl Metrics {
@@ -65,6 +71,16 @@ impl Metrics {
                 "marquee_gateway_region_up",
                 "1 when the region's service answered the last probe.",
                 &["target_region"]
+            )?,
+            connections: register_int_gauge!("marquee_gateway_connections", "Open connections of clients.")?,
+            connections_refused: register_int_counter!(
+                "marquee_gateway_connections_refused_total",
+                "Connections closed at once because there were too many."
+            )?,
+            malformed: register_int_counter_vec!(
+                "marquee_gateway_malformed_total",
+                "Requests refused for their form, before routing.",
+                &["form"]
             )?,
         };
         // Counters that are there before their first event, so that a rate over them is never absent.

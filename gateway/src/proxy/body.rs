@@ -8,6 +8,7 @@ use common::Problem;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Instant;
+use tower_http::timeout::TimeoutBody;
 
 use crate::routes::BodyRule;
 
@@ -44,6 +45,7 @@ pub async fn ready(
     body: Body,
     rule: BodyRule,
     deadline: Instant,
+    idle: Duration,
 ) -> Result<Ready, Problem> {
     let (BodyRule::Buffered { max_bytes } | BodyRule::Streamed { max_bytes }) = rule;
     let told = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
@@ -55,8 +57,10 @@ pub async fn ready(
         return Err(too_large(max_bytes));
     }
     if matches!(rule, BodyRule::Streamed { .. }) {
-        return Ok(Ready::Once(Some(Body::new(Limited::new(body, max_bytes)))));
+        return Ok(Ready::Once(Some(Body::new(TimeoutBody::new(idle, Limited::new(body, max_bytes))))));
     }
+    // A body that is told to be small is wanted soon.
+    let deadline = deadline.min(Instant::now() + idle);
     let mut body = body;
     match tokio::time::timeout_at(deadline, Limited::new(&mut body, max_bytes).collect()).await {
         Ok(Ok(whole)) => Ok(Ready::Whole(whole.to_bytes())),
@@ -65,12 +69,12 @@ pub async fn ready(
             Err(too_large(max_bytes))
         }
         Ok(Err(_)) => Err(Problem::bad_request("body-incomplete", "the body did not arrive whole")),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "request-timeout",
-            "the body did not arrive in time",
-        )),
+        Err(_) => Err(too_slow()),
     }
+}
+
+pub fn too_slow() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "the body did not arrive in time")
 }
 
 pub fn too_large(max_bytes: usize) -> Problem {

@@ -11,6 +11,8 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use tower_http::timeout::TimeoutError;
+
 use crate::directory::Upstream;
 use crate::metrics::Metrics;
 
@@ -49,6 +51,9 @@ pub enum Fault {
     /// The caller's body was longer than allowed; found while it was being passed on.
     #[error("the request's body is too large")]
     BodyTooLarge,
+    /// The caller's body paused for too long while it was being passed on.
+    #[error("the request's body does not come")]
+    BodyTooSlow,
 }
 
 #[derive(Clone)]
@@ -94,7 +99,7 @@ impl Client {
             Ok(_) => "ok",
             Err(Fault::Unreachable(_)) => "unreachable",
             Err(Fault::Broken(_)) => "broken",
-            Err(Fault::BodyTooLarge) => "refused",
+            Err(Fault::BodyTooLarge | Fault::BodyTooSlow) => "refused",
         };
         answer
     }
@@ -118,6 +123,9 @@ fn describe(error: &legacy::Error) -> Fault {
     while let Some(inner) = cause {
         if inner.is::<LengthLimitError>() {
             return Fault::BodyTooLarge;
+        }
+        if inner.is::<TimeoutError>() {
+            return Fault::BodyTooSlow;
         }
         text = format!("{text}: {inner}");
         cause = inner.source();

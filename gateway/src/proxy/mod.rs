@@ -67,7 +67,7 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
     let streamed = matches!(rule, BodyRule::Streamed { .. });
     let allowed = if streamed { app.upstream.upload_deadline_ms } else { app.upstream.deadline_ms };
     let deadline = Instant::now() + Duration::from_millis(allowed);
-    let body = body::ready(&parts.headers, body, rule, deadline).await?;
+    let body = body::ready(&parts.headers, body, rule, deadline, app.body_idle).await?;
     let path_and_query = parts.uri.path_and_query().cloned().ok_or_else(|| missing("path"))?;
     let headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
     let outgoing = Outgoing::new(parts.method, path_and_query, headers);
@@ -171,6 +171,7 @@ impl Journey<'_> {
                 let (BodyRule::Buffered { max_bytes } | BodyRule::Streamed { max_bytes }) = rule;
                 return Err(body::too_large(max_bytes));
             }
+            Fault::BodyTooSlow => return Err(body::too_slow()),
             Fault::Unreachable(why) => unreachable_problem(asked, why),
             Fault::Broken(why) => broken(asked, why),
         };

@@ -50,6 +50,8 @@ pub enum Reply {
     Break,
     /// Never answers.
     Hang,
+    /// Never answers, and drops what it holds when the asker goes away.
+    HangHolding(tokio_util::sync::DropGuard),
 }
 
 pub fn answer(status: u16, body: impl Into<Body>) -> Reply {
@@ -156,6 +158,7 @@ async fn serve(
         Reply::Answer(response) => Ok(response),
         Reply::Break => Err(std::io::Error::other("broken on purpose")),
         Reply::Hang => std::future::pending().await,
+        Reply::HangHolding(_held) => std::future::pending().await,
     }
 }
 
@@ -218,8 +221,11 @@ impl Running {
         app.start_background(&stop);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let router = gateway::public(app.clone(), edge);
-        tokio::spawn(common::http::serve(listener, router, stop.clone(), Duration::ZERO));
+        let router = gateway::public(app.clone(), edge, &config).unwrap();
+        let (counted, until) = (metrics.clone(), stop.clone());
+        tokio::spawn(async move {
+            gateway::server::serve(listener, router, &config, counted, until, Duration::ZERO).await
+        });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url: format!("http://{addr}"), addr, app, metrics, http, stop }
     }
