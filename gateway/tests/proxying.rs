@@ -111,7 +111,7 @@ async fn headers_of_one_hop_end_here() {
     let mut stream = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
     let request = "GET /v1/movies?q=a%20b HTTP/1.1\r\nhost: marquee.example\r\nconnection: close, x-drop-me\r\n\
         x-drop-me: 1\r\nte: trailers\r\nupgrade: h2c\r\nproxy-authorization: Basic eDp5\r\nkeep-alive: 1\r\n\
-        x-forwarded-for: 1.2.3.4\r\nx-forwarded-host: evil.example\r\nforwarded: for=1.2.3.4\r\n\
+        x-forwarded-for: 1.2.3.4\r\nx-real-ip: 1.2.3.4\r\nx-forwarded-host: evil.example\r\nforwarded: for=1.2.3.4\r\n\
         x-request-id: mine\r\nauthorization: Bearer t\r\nx-region: eu\r\nidempotency-key: k\r\n\
         traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -132,6 +132,7 @@ async fn headers_of_one_hop_end_here() {
     assert_eq!(got.uri.to_string(), "/v1/movies?q=a%20b");
     assert_eq!(got.header("host"), eu.addr.to_string());
     assert_eq!(got.header("x-forwarded-for"), "127.0.0.1");
+    assert_eq!(got.header("x-real-ip"), "127.0.0.1");
     assert_eq!(got.header("x-request-id"), "mine");
     assert_eq!(got.header("authorization"), "Bearer t");
     assert_eq!(got.header("idempotency-key"), "k");
@@ -157,11 +158,13 @@ async fn a_trusted_proxy_is_believed_and_added() {
     let mut config = config(&[("eu", eu.url())]).await;
     config.trusted_proxies = vec!["127.0.0.0/8".into()];
     let gateway = Running::start(config).await;
-    let request = gateway.get("/v1/movies").header("x-forwarded-for", "203.0.113.9");
+    let request =
+        gateway.get("/v1/movies").header("x-forwarded-for", "203.0.113.9").header("x-real-ip", "6.6.6.6");
     let response = request.header("x-forwarded-proto", "https").send().await.unwrap();
     assert!(response.headers()["x-request-id"].to_str().unwrap().starts_with("req_"));
     let got = eu.got().remove(0);
     assert_eq!(got.header("x-forwarded-for"), "203.0.113.9, 127.0.0.1");
+    assert_eq!(got.header("x-real-ip"), "203.0.113.9");
     assert_eq!(got.header("x-forwarded-proto"), "https");
 }
 

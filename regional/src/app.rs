@@ -19,6 +19,7 @@ use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::payments::Provider;
 use crate::projection::Nudge;
+use crate::reservations::origin::Origins;
 use crate::tickets::TicketKeys;
 
 #[derive(Clone)]
@@ -35,6 +36,7 @@ pub struct Inner {
     pub projector: Nudge,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
+    pub origins: Origins,
     pub metrics: Metrics,
     /// The process was told to stop: streams end.
     pub stop: CancellationToken,
@@ -105,6 +107,7 @@ impl App {
             attempts: Attempts::default(),
             metrics: metrics.clone(),
         });
+        let origins = Origins::new(config.master_key.reveal());
         let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
         let under_way = Mutex::default();
         Self(Arc::new(Inner {
@@ -118,6 +121,7 @@ impl App {
             projector,
             provider,
             ticket_keys,
+            origins,
             metrics,
             stop,
             under_way,

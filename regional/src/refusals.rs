@@ -42,6 +42,16 @@ impl From<Refusal> for Problem {
                 Self::conflict("seat-limit", format!("one customer may have {limit} seats of this show"))
                     .with("limit", limit)
             }
+            Refusal::AddressLimit { limit } => Self::conflict(
+                "address-limit",
+                format!("the customers at one address together may have {limit} seats of this show"),
+            )
+            .with("limit", limit),
+            Refusal::HoldLimit { until } => Self::conflict(
+                "hold-limit",
+                "seats were held again and again without paying; others have their turn first",
+            )
+            .with("until", until),
             Refusal::NotOnSale(why) => Self::conflict("not-on-sale", why),
             Refusal::UnknownReservation => Self::not_found("reservation"),
             Refusal::UnknownPayment => Self::not_found("payment"),

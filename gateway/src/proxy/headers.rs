@@ -22,13 +22,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// What proxies in front say; believed from trusted ones only.
-const PROXY_SAYS: [HeaderName; 5] = [
+const PROXY_SAYS: [HeaderName; 4] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-real-ip"),
 ];
+
+/// The caller's address by this edge's own word, whatever anybody in front says.
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -72,6 +74,7 @@ pub fn outgoing(
         }
     };
     set(X_FORWARDED_FOR, &origin.forwarded_for);
+    set(X_REAL_IP, &origin.client.to_string());
     set(REQUEST_ID, &id.0);
     set(TRACEPARENT, &trace.header());
     headers

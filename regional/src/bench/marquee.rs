@@ -146,6 +146,7 @@ impl Design for Marquee {
             customer: Some(customer),
             contact: None,
             wish: Wish::Seats(seats),
+            origin: None,
             by_staff: false,
         });
         let asked = Asked { command, by: Some(customer), key: None, trace: None };

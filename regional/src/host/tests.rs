@@ -76,6 +76,7 @@ fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
         customer: Some(UserId::new()),
         contact: None,
         wish: Wish::Seats(vec![(seat.to_owned(), None)]),
+        origin: None,
         by_staff: false,
     });
     Asked { command, by: None, key: key.map(|id| Key { id, body: [1; 16] }), trace: None }

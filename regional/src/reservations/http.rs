@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list;
+use super::origin::ClientAddress;
 use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted, wish};
 use super::view::ReservationView;
 use crate::app::App;
@@ -61,7 +62,7 @@ fn reference() -> String {
         (status = 201, description = "The seats are held", body = ReservationView,
          headers(("Location" = String, description = "the reservation's path"),
                  ("Idempotent-Replayed" = Option<bool>, description = "`true` when it was answered before"))),
-        (status = 409, description = "`seats-unavailable` with `seats` (or, of `best`, how many are `free`), `single-seat-gap` and `companion-alone` with `seats`, `seat-limit`, `not-on-sale`",
+        (status = 409, description = "`seats-unavailable` with `seats` (or, of `best`, how many are `free`), `single-seat-gap` and `companion-alone` with `seats`, `seat-limit` and `address-limit` with `limit`, `hold-limit` with `until`, `not-on-sale`",
          body = ProblemDetails, content_type = "application/problem+json"),
         (status = 421, description = "`not-owner`: the show changed hands and could not be followed",
          body = ProblemDetails, content_type = "application/problem+json"),
@@ -71,6 +72,7 @@ async fn reserve(
     State(app): State<App>,
     authorized: Authorized,
     TraceParent(trace): TraceParent,
+    ClientAddress(address): ClientAddress,
     Path(show): Path<ShowId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewReservation>,
@@ -88,6 +90,8 @@ async fn reserve(
         customer,
         contact,
         wish,
+        // Staff reserve for others: their own address says nothing about the customer.
+        origin: address.filter(|_| !by_staff).map(|address| app.origins.of(show, address)),
         by_staff,
     });
     let asker = Asker { by: Some(by), trace };
@@ -145,7 +149,7 @@ async fn read(
     params(("id" = ReservationId, Path)), request_body = ChangedSeats,
     responses(
         (status = 200, description = "The reservation with its new seats", body = ReservationView),
-        (status = 409, description = "`seats-unavailable`, `reservation-expired`, `payment-under-way`, `wrong-state`",
+        (status = 409, description = "`seats-unavailable`, `single-seat-gap` and `companion-alone` with `seats`, `seat-limit` and `address-limit` with `limit`, `not-on-sale`, `reservation-expired`, `payment-under-way`, `wrong-state`",
          body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]

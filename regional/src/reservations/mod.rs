@@ -2,6 +2,7 @@
 
 mod http;
 pub(crate) mod list;
+pub mod origin;
 mod requests;
 pub mod view;
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
-use crate::show::{Event, Group, Reservation, ReservationStatus, SeatLine, Show, TicketStatus};
+use crate::show::{Event, Group, Reservation, ReservationStatus, SeatLine, Show, TicketStatus, Waiver};
 use crate::shows::view::local_text;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -27,6 +27,8 @@ pub struct ReservationView {
     pub contact_email: Option<String>,
     pub payments: Vec<PaymentId>,
     pub tickets: Vec<TicketBrief>,
+    /// Rules that staff set aside for it: which, who and when.
+    pub waivers: Vec<Waiver>,
     pub show: ShowBrief,
 }
 
@@ -98,6 +100,7 @@ impl ReservationView {
                 .iter()
                 .map(|t| TicketBrief { id: t.id, seat: plan.place(t.seat).name.clone(), status: t.status })
                 .collect(),
+            waivers: reservation.waivers.clone(),
             show: ShowBrief::of(show),
         }
     }
@@ -105,23 +108,8 @@ impl ReservationView {
     /// As it was when this group made it: the first answer, however it went on since.
     pub fn first(show: &Show, group: &Group) -> Option<Self> {
         group.events.iter().find_map(|event| match event {
-            Event::Reserved { reservation, reference, customer, contact, seats, expires_at } => {
-                Some(Self::of(
-                    show,
-                    &Reservation {
-                        id: *reservation,
-                        reference: reference.clone(),
-                        customer: *customer,
-                        contact: contact.clone(),
-                        seats: seats.clone(),
-                        given_up: Vec::new(),
-                        status: ReservationStatus::Reserved,
-                        created_at: group.at,
-                        expires_at: *expires_at,
-                        payments: Vec::new(),
-                        tickets: Vec::new(),
-                    },
-                ))
+            Event::Reserved { .. } => {
+                Reservation::begun(event, group).map(|reservation| Self::of(show, &reservation))
             }
             _ => None,
         })

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use common::{PaymentId, RefundId, ReservationId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Cancellation, Created, Event, Group, SeatLine};
+use super::event::{Cancellation, Created, Event, Group, Rule, SeatLine};
 use super::state::{
     Admission, FirstResult, Payment, PaymentStatus, Plan, Refund, RefundStatus, Reservation,
-    ReservationStatus, SeatState, Show, ShowStatus, Ticket, TicketStatus, UsedKey,
+    ReservationStatus, SeatState, Show, ShowStatus, Ticket, TicketStatus, UsedKey, Waiver,
 };
 
 /// How long an idempotency key is remembered.
@@ -107,32 +107,21 @@ impl Show {
         match event {
             Event::Led { .. } => Ok(()),
             Event::Created(_) => Err("created twice".into()),
-            Event::Reserved { reservation, reference, customer, contact, seats, expires_at } => {
+            Event::Reserved { reservation, seats, expires_at, .. } => {
                 self.take(seats, SeatState::Held(*reservation))?;
                 self.deadlines.insert((*expires_at, *reservation));
-                self.reservations.insert(
-                    *reservation,
-                    Reservation {
-                        id: *reservation,
-                        reference: reference.clone(),
-                        customer: *customer,
-                        contact: contact.clone(),
-                        seats: seats.clone(),
-                        given_up: Vec::new(),
-                        status: ReservationStatus::Reserved,
-                        created_at: group.at,
-                        expires_at: *expires_at,
-                        payments: Vec::new(),
-                        tickets: Vec::new(),
-                    },
-                );
+                self.reservations.extend(Reservation::begun(event, group).map(|begun| (*reservation, begun)));
                 Ok(())
             }
-            Event::SeatsChanged { reservation, seats } => {
+            Event::SeatsChanged { reservation, seats, waived } => {
                 let old = std::mem::take(&mut self.reservation(*reservation)?.seats);
                 self.free(&old)?;
                 self.take(seats, SeatState::Held(*reservation))?;
-                self.reservation(*reservation)?.seats = seats.clone();
+                let changed = self.reservation(*reservation)?;
+                // What was given up and is had again is had, not given up.
+                changed.given_up.retain(|line| !seats.iter().any(|had| had.seat == line.seat));
+                changed.seats = seats.clone();
+                changed.waivers.extend(waivers(waived, group));
                 Ok(())
             }
             Event::Lapsed { reservation } => self.give_up_all(*reservation, ReservationStatus::Expired, true),
@@ -153,6 +142,7 @@ impl Show {
                         first: None,
                         failure: None,
                         refunded: 0,
+                        unclaimed: false,
                         started_at: group.at,
                         settled_at: None,
                     },
@@ -183,6 +173,7 @@ impl Show {
             Event::PaymentUnclaimed { payment, refund } => {
                 let paid = self.payment(*payment)?;
                 paid.settled_at = Some(group.at);
+                paid.unclaimed = true;
                 let amount = paid.amount;
                 paid.first.get_or_insert(FirstResult::Completed);
                 self.start_refund(*refund, *payment, amount, "the seats were no longer held", group.at)
@@ -191,7 +182,9 @@ impl Show {
             Event::RefundStarted { refund, payment, amount, reason, release } => {
                 self.start_refund(*refund, *payment, *amount, reason, group.at)?;
                 let payment = self.payment(*payment)?;
-                let (reservation, whole) = (payment.reservation, payment.remainder() == 0);
+                // Money that paid for nothing gives no seats up when it goes back.
+                let whole = payment.remainder() == 0 && !payment.unclaimed;
+                let reservation = payment.reservation;
                 if whole && !self.reservation(reservation)?.seats.is_empty() {
                     for ticket in &mut self.reservation(reservation)?.tickets {
                         if ticket.status != TicketStatus::Canceled {
@@ -395,4 +388,44 @@ impl Show {
     fn refund(&mut self, id: RefundId) -> Result<&mut Refund, String> {
         self.refunds.get_mut(&id).ok_or_else(|| format!("there is no refund {id}"))
     }
+}
+
+impl Reservation {
+    /// As it was when this event of `group` made it; none for other events.
+    pub fn begun(event: &Event, group: &Group) -> Option<Self> {
+        let Event::Reserved {
+            reservation,
+            reference,
+            customer,
+            contact,
+            seats,
+            expires_at,
+            held_since,
+            origin,
+            waived,
+        } = event
+        else {
+            return None;
+        };
+        Some(Self {
+            id: *reservation,
+            reference: reference.clone(),
+            customer: *customer,
+            contact: contact.clone(),
+            seats: seats.clone(),
+            given_up: Vec::new(),
+            status: ReservationStatus::Reserved,
+            created_at: group.at,
+            expires_at: *expires_at,
+            held_since: held_since.unwrap_or(group.at),
+            origin: *origin,
+            payments: Vec::new(),
+            tickets: Vec::new(),
+            waivers: waivers(waived, group),
+        })
+    }
+}
+
+fn waivers(rules: &[Rule], group: &Group) -> Vec<Waiver> {
+    rules.iter().map(|rule| Waiver { rule: *rule, by: group.by, at: group.at }).collect()
 }

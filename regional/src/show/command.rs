@@ -3,7 +3,7 @@
 use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::Timestamp;
 
-use super::event::{Created, Event, Key};
+use super::event::{Created, Event, Key, Origin};
 use super::state::Method;
 use crate::halls::layout::SeatType;
 
@@ -77,7 +77,10 @@ pub struct Reserve {
     pub customer: Option<UserId>,
     pub contact: Option<String>,
     pub wish: Wish,
-    /// Staff are not held to the customers' limit, nor to the rule against single gaps.
+    /// Where the request came from, if that tells anything.
+    pub origin: Option<Origin>,
+    /// Staff are not held to the customers' limits, nor to the rule against single gaps; what they set aside
+    /// so is journaled.
     pub by_staff: bool,
 }
 
@@ -183,6 +186,14 @@ pub enum Refusal {
     DuplicateSeat(String),
     SeatLimit {
         limit: u32,
+    },
+    /// All customers behind one address together.
+    AddressLimit {
+        limit: u32,
+    },
+    /// One hold after another without paying; others have their turn until then.
+    HoldLimit {
+        until: Timestamp,
     },
     NotOnSale(&'static str),
     UnknownReservation,

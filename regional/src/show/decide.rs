@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use common::{PaymentId, RefundId, ReservationId, TicketId};
+use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::{SignedDuration, Timestamp};
 
 use super::best::{best_seats, free_of};
@@ -10,7 +10,7 @@ use super::command::{
     Asked, Cancel, ChangeSeats, CheckIn, Command, Decision, NewRefund, Outcome, Refusal, Reserve,
     StartPayment, Wish,
 };
-use super::event::{Cancellation, Event, GivenBack, SeatLine};
+use super::event::{Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
 use super::manage;
 use super::money::{paid_by, quote};
 use super::state::{
@@ -79,36 +79,123 @@ fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
         Wish::Seats(seats) => price_seats(show, seats, None)?,
         Wish::Best { count, kind, category } => best(show, *count, *kind, category.as_deref())?,
     };
-    together(show, &seats, None, command.by_staff)?;
-    if !command.by_staff {
-        let had = show.seats_of(command.customer, command.contact.as_deref());
-        within_limit(show, had + seats.len())?;
-    }
-    let hold = SignedDuration::from_secs(show.plan.facts.hold_secs.into());
+    no_companion_alone(show, &seats)?;
+    let (customer, contact) = (command.customer, command.contact.as_deref());
+    let had = had(show, customer, contact, now);
+    let held_since = had.held_since;
+    let checks: Checks<'_> = &[
+        (Rule::SeatLimit, &|| within_limit(show, had.seats + seats.len())),
+        (Rule::AddressLimit, &|| within_address_limit(show, command.origin, seats.len())),
+        (Rule::HoldLimit, &|| within_hold_limit(show, held_since, now)),
+        (Rule::SingleSeatGap, &|| match command.wish {
+            Wish::Seats(_) => no_single_gaps(show, &seats, None),
+            // The show chose; where it left one behind, it could not be helped.
+            Wish::Best { .. } => Ok(()),
+        }),
+    ];
+    let waived = held_to(checks, command.by_staff)?;
     Ok(vec![Event::Reserved {
         reservation: command.id,
         reference: command.reference.clone(),
         customer: command.customer,
         contact: command.contact.clone(),
         seats,
-        expires_at: now + hold,
+        expires_at: now + hold(show),
+        held_since,
+        origin: command.origin,
+        waived,
     }])
 }
 
+/// Rules that customers are held to, each with its check.
+type Checks<'a> = &'a [(Rule, &'a dyn Fn() -> Result<(), Refusal>)];
+
+/// Customers are refused by the first rule that they break; for staff, those that they would break are told.
+fn held_to(checks: Checks<'_>, by_staff: bool) -> Result<Vec<Rule>, Refusal> {
+    let mut waived = Vec::new();
+    for (rule, check) in checks {
+        match check() {
+            Ok(()) => {}
+            Err(_) if by_staff => waived.push(*rule),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(waived)
+}
+
+fn hold(show: &Show) -> SignedDuration {
+    SignedDuration::from_secs(show.plan.facts.hold_secs.into())
+}
+
+/// What a buyer has, and has had just now.
+struct Had {
+    seats: usize,
+    /// Since when seats were held without paying, one hold close after another; none: not just now.
+    held_since: Option<Timestamp>,
+}
+
+fn had(show: &Show, customer: Option<UserId>, contact: Option<&str>, now: Timestamp) -> Had {
+    let mut had = Had { seats: 0, held_since: None };
+    for reservation in show.of_buyer(customer, contact) {
+        had.seats += reservation.seats.len();
+        if reservation.tickets.is_empty() && now < held_until(show, reservation) + hold(show) {
+            let since = reservation.held_since;
+            had.held_since = Some(had.held_since.map_or(since, |earlier| earlier.min(since)));
+        }
+    }
+    had
+}
+
+/// The latest that a reservation without tickets can have held its seats.
+fn held_until(show: &Show, reservation: &Reservation) -> Timestamp {
+    let settled = reservation.payments.iter().filter_map(|id| show.payments.get(id)?.settled_at);
+    settled.fold(reservation.expires_at, Timestamp::max)
+}
+
+/// Whoever holds seats again and again without paying may begin again for so many holds' time.
+const HOLDS_ON_END: i32 = 2;
+
+fn within_hold_limit(show: &Show, held_since: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+    match held_since {
+        Some(since) if now >= since + hold(show) * HOLDS_ON_END => {
+            Err(Refusal::HoldLimit { until: now + hold(show) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A household, an office or a school shares an address, and so do some customers of a telephone company;
+/// the seats of more customers than this at one address are taken for one hoarder's.
+const CUSTOMERS_AT_AN_ADDRESS: u32 = 10;
+
+fn within_address_limit(show: &Show, origin: Option<Origin>, more: usize) -> Result<(), Refusal> {
+    let (Some(limit), Some(origin)) = (show.plan.facts.max_seats_per_customer, origin) else {
+        return Ok(());
+    };
+    let limit = limit.saturating_mul(CUSTOMERS_AT_AN_ADDRESS);
+    let seats = show.seats_from(origin) + more;
+    if seats > limit as usize { Err(Refusal::AddressLimit { limit }) } else { Ok(()) }
+}
+
 fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
-    let reservation = reserved(show, command.reservation)?;
-    no_payment_under_way(show, reservation)?;
+    let reservation = unpaid(show, command.reservation, now)?;
     on_sale(show, now)?;
     let seats = price_seats(show, &command.seats, Some(reservation.id))?;
-    together(show, &seats, Some(reservation.id), command.by_staff)?;
-    if !command.by_staff {
-        let had = show.seats_of(reservation.customer, reservation.contact.as_deref());
-        within_limit(show, had - reservation.seats.len() + seats.len())?;
-    }
     if seats == reservation.seats {
         return Ok(Vec::new());
     }
-    Ok(vec![Event::SeatsChanged { reservation: reservation.id, seats }])
+    no_companion_alone(show, &seats)?;
+    let (customer, contact) = (reservation.customer, reservation.contact.as_deref());
+    // Who takes no more than before is not held to limits that staff, or another hand, has gone over.
+    let more = seats.len().saturating_sub(reservation.seats.len());
+    let limited = |check: &dyn Fn() -> Result<(), Refusal>| if more == 0 { Ok(()) } else { check() };
+    let checks: Checks<'_> = &[
+        (Rule::SeatLimit, &|| limited(&|| within_limit(show, show.seats_of(customer, contact) + more))),
+        (Rule::AddressLimit, &|| limited(&|| within_address_limit(show, reservation.origin, more))),
+        (Rule::SingleSeatGap, &|| no_single_gaps(show, &seats, Some(reservation.id))),
+    ];
+    let waived = held_to(checks, command.by_staff)?;
+    Ok(vec![Event::SeatsChanged { reservation: reservation.id, seats, waived }])
 }
 
 fn within_limit(show: &Show, seats: usize) -> Result<(), Refusal> {
@@ -139,25 +226,19 @@ fn best(
     Ok(seats.into_iter().filter_map(line).collect())
 }
 
-/// The rules about seats beside one another: no companion without the accessible seat beside it, and, where
-/// the show has the rule, no single free seat left between taken ones. `own`: seats held by this reservation
-/// count as free.
-fn together(
-    show: &Show,
-    lines: &[SeatLine],
-    own: Option<ReservationId>,
-    by_staff: bool,
-) -> Result<(), Refusal> {
-    no_companion_alone(show, lines)?;
-    let taken: BTreeSet<u32> = lines.iter().map(|line| line.seat).collect();
-    let name = |seat: u32| show.plan.place(seat).name.clone();
-    if !show.plan.facts.single_gap_rule || by_staff {
+/// Where the show has the rule, no single free seat is left between taken ones. `own`: seats held by this
+/// reservation count as free.
+fn no_single_gaps(show: &Show, lines: &[SeatLine], own: Option<ReservationId>) -> Result<(), Refusal> {
+    if !show.plan.facts.single_gap_rule {
         return Ok(());
     }
+    let taken: BTreeSet<u32> = lines.iter().map(|line| line.seat).collect();
+    let name = |seat: u32| show.plan.place(seat).name.clone();
     let gaps: Vec<String> = new_single_gaps(show, &taken, own).into_iter().map(name).collect();
     if gaps.is_empty() { Ok(()) } else { Err(Refusal::SingleSeatGap(gaps)) }
 }
 
+/// No companion without the accessible seat beside it.
 fn no_companion_alone(show: &Show, lines: &[SeatLine]) -> Result<(), Refusal> {
     let kind = |seat: u32| show.plan.place(seat).kind;
     let accompanied = |seat: u32| {
@@ -278,9 +359,16 @@ fn no_payment_under_way(show: &Show, reservation: &Reservation) -> Result<(), Re
     open.map_or(Ok(()), |id| Err(Refusal::PaymentUnderWay(*id)))
 }
 
-fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided {
-    let reservation = reserved(show, command.reservation)?;
+/// The reservation, if its seats are only held, its time is not over and no payment is under way. The host
+/// ends what is due before it decides; but what a batch itself makes due must not slip through.
+fn unpaid(show: &Show, id: ReservationId, now: Timestamp) -> Result<&Reservation, Refusal> {
+    let reservation = reserved(show, id)?;
     no_payment_under_way(show, reservation)?;
+    if now >= reservation.expires_at { Err(Refusal::ReservationExpired) } else { Ok(reservation) }
+}
+
+fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided {
+    let reservation = unpaid(show, command.reservation, now)?;
     let amount = reservation.total_minor();
     let started = Event::PaymentStarted {
         payment: command.id,

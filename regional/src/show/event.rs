@@ -33,6 +33,21 @@ pub struct Group {
     pub events: Vec<Event>,
 }
 
+/// Stands for the address that a reservation was made from, in one show only: a keyed digest, of which the
+/// address cannot be told again. It is for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin(pub u64);
+
+/// A rule that customers are held to and staff are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    SeatLimit,
+    AddressLimit,
+    HoldLimit,
+    SingleSeatGap,
+}
+
 /// A used idempotency key: a digest of who and which key, and one of what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
@@ -62,11 +77,21 @@ pub enum Event {
         contact: Option<String>,
         seats: Vec<SeatLine>,
         expires_at: Timestamp,
+        /// Since when this buyer has held seats without paying, where that began before this reservation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held_since: Option<Timestamp>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
+        /// The rules that staff set aside for it; the group says who.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waived: Vec<Rule>,
     },
     /// Other seats for the same reservation; the deadline stays.
     SeatsChanged {
         reservation: ReservationId,
         seats: Vec<SeatLine>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waived: Vec<Rule>,
     },
     /// The time ran out; the seats are free.
     Lapsed {

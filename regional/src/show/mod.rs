@@ -24,11 +24,11 @@ pub use command::{
 };
 pub use decide::{chosen, decide, due};
 pub use event::{
-    Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, PlanRow, PlanSeat, PriceLine, RefundTier,
-    SeatLine, decode, encode,
+    Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, Origin, PlanRow, PlanSeat, PriceLine,
+    RefundTier, Rule, SeatLine, decode, encode,
 };
 pub use money::{Quote, quote};
 pub use state::{
     Admission, FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
-    ReservationStatus, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus,
+    ReservationStatus, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus, Waiver,
 };

@@ -41,5 +41,6 @@ pub fn paid_by<'a>(show: &'a Show, reservation: &Reservation) -> Option<&'a Paym
         .payments
         .iter()
         .filter_map(|id| show.payments.get(id))
+        .filter(|payment| !payment.unclaimed)
         .find(|payment| matches!(payment.status, PaymentStatus::Completed | PaymentStatus::PartiallyRefunded))
 }

@@ -8,7 +8,7 @@ use common::{Money, PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Created, Key, SeatLine};
+use super::event::{Created, Key, Origin, Rule, SeatLine};
 use crate::halls::layout::SeatType;
 
 /// How a reservation is paid.
@@ -79,8 +79,21 @@ pub struct Reservation {
     pub status: ReservationStatus,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    /// Since when its buyer has held seats without paying; before `created_at` where holds follow each other.
+    pub held_since: Timestamp,
+    pub origin: Option<Origin>,
     pub payments: Vec<PaymentId>,
     pub tickets: Vec<Ticket>,
+    /// Rules that staff set aside for it.
+    pub waivers: Vec<Waiver>,
+}
+
+/// A rule set aside, by whom and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Waiver {
+    pub rule: Rule,
+    pub by: Option<UserId>,
+    pub at: Timestamp,
 }
 
 impl Reservation {
@@ -147,6 +160,8 @@ pub struct Payment {
     pub failure: Option<String>,
     /// Sum of refunds started and not failed.
     pub refunded: i64,
+    /// It came for nothing: what it paid for is had by nobody, or by another payment.
+    pub unclaimed: bool,
     pub started_at: Timestamp,
     pub settled_at: Option<Timestamp>,
 }
@@ -334,14 +349,27 @@ impl Show {
         reservation.tickets.iter().find(|t| t.id == id).map(|t| (reservation, t))
     }
 
-    /// Seats held or bought by the customer, or for the same contact.
-    pub fn seats_of(&self, customer: Option<UserId>, contact: Option<&str>) -> usize {
-        let same = |r: &&Reservation| {
+    /// The reservations of the customer, or for the same contact.
+    pub fn of_buyer(
+        &self,
+        customer: Option<UserId>,
+        contact: Option<&str>,
+    ) -> impl Iterator<Item = &Reservation> {
+        self.reservations.values().filter(move |r| {
             let contact =
                 contact.is_some_and(|c| r.contact.as_deref().is_some_and(|o| o.eq_ignore_ascii_case(c)));
             contact || (customer.is_some() && r.customer == customer)
-        };
-        self.reservations.values().filter(same).map(|r| r.seats.len()).sum()
+        })
+    }
+
+    /// Seats held or bought by the customer, or for the same contact.
+    pub fn seats_of(&self, customer: Option<UserId>, contact: Option<&str>) -> usize {
+        self.of_buyer(customer, contact).map(|r| r.seats.len()).sum()
+    }
+
+    /// Seats held or bought from this address, by whomsoever.
+    pub fn seats_from(&self, origin: Origin) -> usize {
+        self.reservations.values().filter(|r| r.origin == Some(origin)).map(|r| r.seats.len()).sum()
     }
 
     /// Whether a free seat has no free neighbour, once those in `taken` are. `walls`: the end of a row or an

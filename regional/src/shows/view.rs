@@ -13,7 +13,7 @@ use crate::show::{Created, SeatStatus, Show, ShowStatus};
 pub const TURNAROUND: SignedDuration = SignedDuration::from_mins(20);
 
 /// Before this local hour a show counts for the business day before.
-const BUSINESS_DAY_BEGINS: SignedDuration = SignedDuration::from_hours(6);
+const BUSINESS_DAY_BEGINS_HOUR: i8 = 6;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ShowView {
@@ -78,11 +78,19 @@ pub fn local_text(at: Timestamp, zone: &str) -> String {
     local(at, zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }
 
+/// By the clock on the cinema's wall: on the day when clocks change, six o'clock is not six hours after midnight.
+fn business_date(at: Timestamp, zone: &str) -> String {
+    let local = local(at, zone);
+    let date = local.date();
+    let evening_before = local.hour() < BUSINESS_DAY_BEGINS_HOUR;
+    let date = if evening_before { date.yesterday().unwrap_or(date) } else { date };
+    date.to_string()
+}
+
 impl ShowView {
     pub fn of(show: &Show) -> Self {
         let facts = &show.plan.facts;
         let [free, held, sold, blocked] = show.counts();
-        let evening = local(show.starts_at - BUSINESS_DAY_BEGINS, &facts.time_zone);
         Self {
             id: facts.show,
             region: facts.home.clone(),
@@ -97,7 +105,7 @@ impl ShowView {
             starts_at: show.starts_at,
             starts_at_local: local_text(show.starts_at, &facts.time_zone),
             ends_at: ends_at(facts, show.starts_at),
-            business_date: evening.date().to_string(),
+            business_date: business_date(show.starts_at, &facts.time_zone),
             time_zone: facts.time_zone.clone(),
             on_sale_at: show.on_sale_at,
             status: show.status,
@@ -192,5 +200,31 @@ impl Suggestion {
         let seats: Vec<SuggestedSeat> = seats.iter().map(seat).collect::<Option<_>>()?;
         let total = plan.money(seats.iter().map(|seat| seat.price.amount).sum());
         Some(Self { seats, total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 05:59 belongs to the evening before and 06:00 to its own day, also when the night was an hour shorter
+    /// or longer.
+    #[test]
+    fn a_business_day_begins_at_six_by_the_cinemas_clock() {
+        for (utc, text, date) in [
+            ("2027-03-01T19:15:00Z", "2027-03-01T20:15:00+01:00", "2027-03-01"),
+            ("2027-03-02T00:30:00Z", "2027-03-02T01:30:00+01:00", "2027-03-01"),
+            ("2027-03-28T03:59:00Z", "2027-03-28T05:59:00+02:00", "2027-03-27"),
+            ("2027-03-28T04:00:00Z", "2027-03-28T06:00:00+02:00", "2027-03-28"),
+            ("2027-03-28T04:30:00Z", "2027-03-28T06:30:00+02:00", "2027-03-28"),
+            ("2027-10-31T00:30:00Z", "2027-10-31T02:30:00+02:00", "2027-10-30"),
+            ("2027-10-31T01:30:00Z", "2027-10-31T02:30:00+01:00", "2027-10-30"),
+            ("2027-10-31T04:59:00Z", "2027-10-31T05:59:00+01:00", "2027-10-30"),
+            ("2027-10-31T05:00:00Z", "2027-10-31T06:00:00+01:00", "2027-10-31"),
+        ] {
+            let at: Timestamp = utc.parse().unwrap();
+            assert_eq!(local_text(at, "Europe/Berlin"), text);
+            assert_eq!(business_date(at, "Europe/Berlin"), date, "{text}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The core against a slow, obvious model: random commands, every invariant after each.
 
+mod limits;
 mod model;
+mod refusals;
 mod rules;
 mod samples;
 
@@ -16,6 +18,29 @@ pub(super) struct Stage {
     pub now: Timestamp,
     pub journal: Vec<Vec<Group>>,
     next: u32,
+}
+
+/// A reservation as a test asks for it.
+pub(super) struct Wanted {
+    pub wish: Wish,
+    pub customer: Option<UserId>,
+    pub contact: Option<String>,
+    pub origin: Option<Origin>,
+    pub staff: Option<UserId>,
+}
+
+impl Wanted {
+    pub fn new(wish: Wish) -> Self {
+        Self { wish, customer: None, contact: None, origin: None, staff: None }
+    }
+
+    pub fn seats(names: &[&str]) -> Self {
+        Self::new(Wish::Seats(names.iter().map(|s| ((*s).to_owned(), None)).collect()))
+    }
+
+    pub fn best(count: usize) -> Self {
+        Self::new(Wish::Best { count, kind: None, category: None })
+    }
 }
 
 pub(super) fn start() -> Timestamp {
@@ -110,17 +135,23 @@ impl Stage {
     }
 
     pub fn reserve(&mut self, customer: UserId, seats: &[&str]) -> Result<ReservationId, Refusal> {
-        let id = ReservationId::new(self.show.plan.facts.show, self.now, self.chance());
         let seats = seats.iter().map(|s| ((*s).to_owned(), None)).collect();
-        let command = Reserve {
-            id,
-            reference: "REF".into(),
-            customer: Some(customer),
-            contact: None,
-            wish: Wish::Seats(seats),
-            by_staff: false,
-        };
-        refused(self.tell(Command::Reserve(command))).map(|()| id)
+        self.wish(Wanted { customer: Some(customer), ..Wanted::new(Wish::Seats(seats)) })
+    }
+
+    pub fn wish(&mut self, wanted: Wanted) -> Result<ReservationId, Refusal> {
+        let id = ReservationId::new(self.show.plan.facts.show, self.now, self.chance());
+        let Wanted { wish, customer, contact, origin, staff } = wanted;
+        let reference = "REF".to_owned();
+        let by_staff = staff.is_some();
+        let command = Command::Reserve(Reserve { id, reference, customer, contact, wish, origin, by_staff });
+        refused(self.ask(Asked { command, by: staff, key: None, trace: None })).map(|()| id)
+    }
+
+    pub fn change(&mut self, reservation: ReservationId, seats: &[&str]) -> Result<(), Refusal> {
+        let seats = seats.iter().map(|s| ((*s).to_owned(), None)).collect();
+        let change = ChangeSeats { reservation, seats, by_staff: false };
+        refused(self.tell(Command::ChangeSeats(change)))
     }
 
     pub fn start_payment(

@@ -109,7 +109,15 @@ fn command(stage: &mut Stage, rng: &mut StdRng, customers: &[UserId]) -> Decisio
             let kinds = [None, Some(SeatType::Premium), Some(SeatType::Accessible)];
             let wish = Wish::Best { count, kind: *kinds.choose(rng).unwrap(), category: None };
             let (reference, contact) = ("R".to_owned(), None);
-            stage.tell(Command::Reserve(Reserve { id, reference, customer, contact, wish, by_staff: false }))
+            stage.tell(Command::Reserve(Reserve {
+                id,
+                reference,
+                customer,
+                contact,
+                wish,
+                origin: None,
+                by_staff: false,
+            }))
         }
         (15, ..) if rng.random_bool(0.02) => stage.tell(Command::CancelShow { reason: "x".into() }),
         (16, ..) => {
