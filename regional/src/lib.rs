@@ -20,6 +20,7 @@ pub mod movies;
 pub mod payments;
 pub mod projection;
 mod refusals;
+pub mod replication;
 pub mod reservations;
 pub mod show;
 pub mod shows;
