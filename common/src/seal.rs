@@ -4,6 +4,7 @@
 //! authenticated, so that a sealed key cannot be moved to another place.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,17 @@ impl SealingKey {
         [nonce.as_slice(), &body].concat()
     }
 
+    /// A secret of its own for `context` and `input` (HMAC-SHA-256): always the same, and not to be guessed
+    /// by who does not have the key.
+    pub fn derive(&self, context: &str, input: &[u8]) -> [u8; 32] {
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
+        // The length keeps (context, input) apart from any other pair with the same concatenation.
+        mac.update(&(context.len() as u64).to_be_bytes());
+        mac.update(context.as_bytes());
+        mac.update(input);
+        mac.sign().as_ref().try_into().expect("SHA-256 gives 32 bytes")
+    }
+
     pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, CannotOpen> {
         let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or(CannotOpen)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CannotOpen)?;
@@ -61,5 +73,15 @@ mod tests {
         altered[20] ^= 1;
         assert!(key.open("jwt", &altered).is_err());
         assert!(key.open("jwt", &sealed[..5]).is_err());
+    }
+
+    #[test]
+    fn derived_secrets_differ_by_key_context_and_input() {
+        let key = SealingKey::from_text("a long enough master key").unwrap();
+        assert_eq!(key.derive("a", b"bc"), key.derive("a", b"bc"));
+        assert_ne!(key.derive("a", b"bc"), key.derive("ab", b"c"));
+        assert_ne!(key.derive("a", b"bc"), key.derive("a", b"bd"));
+        let other = SealingKey::from_text("another long enough key").unwrap();
+        assert_ne!(key.derive("a", b"bc"), other.derive("a", b"bc"));
     }
 }

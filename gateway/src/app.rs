@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::openapi::{self, Document};
 use crate::ownership::Ownership;
 use crate::proxy::{AnsweredBy, Client, proxy};
-use crate::{fanout, regions, routes};
+use crate::{fanout, pages, regions, routes};
 
 pub type App = Arc<Gateway>;
 
@@ -86,6 +86,8 @@ pub fn public(app: App, edge: Edge, config: &Config) -> anyhow::Result<Router> {
         .route("/v1/regions", get(regions::list))
         .route("/v1/regions/nearest", get(regions::nearest))
         .route("/v1/openapi.json", get(openapi::serve))
+        .route("/account/verify", get(pages::account))
+        .route("/account/reset", get(pages::account))
         .route("/v1/reservations", get(fanout::reservations).on(not_lists, proxy));
     for pattern in routes::proxied() {
         router = router.route(pattern, any(proxy));

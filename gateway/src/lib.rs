@@ -16,6 +16,7 @@ mod limits;
 pub mod metrics;
 mod openapi;
 pub mod ownership;
+mod pages;
 mod proxy;
 mod regions;
 mod routes;

@@ -80,6 +80,8 @@ const TABLE: &[(&str, &str, Target)] = &[
     ("GET", "/v1/regions/nearest", Gateway),
     ("GET", "/v1/openapi.json", Gateway),
     ("GET", "/docs", Gateway),
+    ("GET", "/account/verify", Gateway),
+    ("GET", "/account/reset", Gateway),
 ];
 
 fn fits(row: &str, method: &Method) -> bool {

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::fault::Result;
 use crate::feed::Feed;
 use crate::keys::KeyRing;
+use crate::mail::sender::Nudge;
 use crate::passwords::Passwords;
 use crate::throttle::Throttle;
 
@@ -25,6 +26,10 @@ pub struct Inner {
     pub feed: Feed,
     pub passwords: Passwords,
     pub throttle: Throttle,
+    /// Wakes the sender of mail; to be called once what is in the outbox has committed.
+    pub mail: Nudge,
+    /// For the tokens in mails.
+    pub sealing: SealingKey,
 }
 
 #[derive(Clone)]
@@ -47,10 +52,12 @@ impl App {
         let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
         Ok(Self(Arc::new(Inner {
             authority: Authority::new(config.issuer.clone()),
-            keys: Arc::new(KeyRing::new(sealing)),
+            keys: Arc::new(KeyRing::new(sealing.clone())),
             feed: Feed::new(feed_pool),
             passwords: Passwords::new(&config.argon2)?,
             throttle: Throttle::default(),
+            mail: Nudge::default(),
+            sealing,
             config,
             pool,
         })))

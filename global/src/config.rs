@@ -10,6 +10,7 @@ use common::{RegionName, config};
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::rules;
+use crate::mail::MailConfig;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -35,6 +36,7 @@ pub struct Config {
     pub signing_key_days: u32,
     pub argon2: Argon2Config,
     pub bootstrap_admin: BootstrapAdmin,
+    pub mail: MailConfig,
 }
 
 /// Cost of a password's hash (RFC 9106); when it rises, hashes are renewed at the next sign-in.
@@ -83,6 +85,7 @@ impl Default for Config {
             signing_key_days: 90,
             argon2: Argon2Config::default(),
             bootstrap_admin: BootstrapAdmin::default(),
+            mail: MailConfig::default(),
         }
     }
 }
@@ -116,6 +119,7 @@ impl config::Config for Config {
         if self.argon2.params().is_err() {
             problems.push("`argon2` has parameters that Argon2 does not take".into());
         }
+        problems.extend(self.mail.problems());
         if self.bootstrap_admin.is_wanted() {
             let admin = &self.bootstrap_admin;
             problems.extend(

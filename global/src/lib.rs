@@ -13,6 +13,7 @@ mod db;
 mod fault;
 mod feed;
 mod keys;
+mod mail;
 mod metrics;
 mod movies;
 mod passwords;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Argon2Config, BootstrapAdmin, Config};
+pub use mail::MailConfig;
 
 use crate::app::App;
 
@@ -51,6 +53,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let inner = stop.child_token();
     let _guard = inner.clone().drop_guard();
 
+    let transport = mail::transport::Transport::new(&config.mail)?;
     let app = App::new(config)?;
     if !start::wait_for_schema(&app, &schema, &inner).await? {
         return Ok(());
@@ -62,6 +65,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (own_authority, keys) = (app.authority.clone(), app.keys.clone());
     tasks.spawn(app.feed.clone().follow_own(own_authority, keys, authority, inner.clone()));
     tasks.spawn(upkeep::run(app.clone(), inner.clone()));
+    tasks.spawn(mail::sender::run(app.clone(), transport, inner.clone()));
 
     let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
     let feed = feed::server::Server { feed: app.feed.clone(), stop: inner.clone() };

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    IntCounterVec, IntGauge, IntGaugeVec, register_int_counter_vec, register_int_gauge,
-    register_int_gauge_vec,
+    Gauge, IntCounterVec, IntGauge, IntGaugeVec, register_gauge, register_int_counter_vec,
+    register_int_gauge, register_int_gauge_vec,
 };
 
 pub struct Metrics {
@@ -12,6 +12,10 @@ pub struct Metrics {
     pub signins: IntCounterVec,
     /// `result`: ok, refused.
     pub signups: IntCounterVec,
+    /// `kind`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
+    pub mails: IntCounterVec,
+    pub mail_waiting: IntGauge,
+    pub mail_oldest_secs: Gauge,
     pub feed_position: IntGauge,
     pub feed_followers: IntGauge,
     /// `state`: idle, used, waiting.
@@ -30,6 +34,18 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         .expect(unique),
         signups: register_int_counter_vec!("marquee_signups_total", "Sign-ups, by result.", &["result"])
             .expect(unique),
+        mails: register_int_counter_vec!(
+            "marquee_mails_total",
+            "Attempts at mails, by kind and result; `again` will be tried again.",
+            &["kind", "result"]
+        )
+        .expect(unique),
+        mail_waiting: register_int_gauge!("marquee_mail_waiting", "Mails in the outbox.").expect(unique),
+        mail_oldest_secs: register_gauge!(
+            "marquee_mail_oldest_seconds",
+            "For how long the oldest mail of the outbox has waited."
+        )
+        .expect(unique),
         feed_position: register_int_gauge!(
             "marquee_feed_position",
             "The last position of the feed that this process has seen."

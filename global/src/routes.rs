@@ -9,7 +9,7 @@ use common::http::guarded;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::accounts::{auth, me, password, sessions, token, users};
+use crate::accounts::{auth, email, me, password, recover, sessions, token, users};
 use crate::app::App;
 use crate::movies::{handlers as movies, import};
 use crate::policy::handlers as policies;
@@ -23,7 +23,12 @@ pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/auth/logout", SignedIn),
     ("GET", "/v1/auth/sessions", SignedIn),
     ("DELETE", "/v1/auth/sessions/{id}", SignedIn),
+    ("DELETE", "/v1/auth/sessions", SignedIn),
     ("PUT", "/v1/auth/password", SignedIn),
+    ("POST", "/v1/auth/password/forgot", Public),
+    ("POST", "/v1/auth/password/reset", Public),
+    ("POST", "/v1/auth/email/verify", Public),
+    ("POST", "/v1/auth/email/resend", SignedIn),
     ("GET", "/v1/me", SignedIn),
     ("PATCH", "/v1/me", SignedIn),
     ("DELETE", "/v1/me", SignedIn),
@@ -51,9 +56,13 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(token::create))
         .routes(routes!(auth::verify))
         .routes(routes!(sessions::logout))
-        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::list, sessions::delete_all))
         .routes(routes!(sessions::delete))
         .routes(routes!(password::change))
+        .routes(routes!(recover::forgot))
+        .routes(routes!(recover::reset))
+        .routes(routes!(email::verify))
+        .routes(routes!(email::resend))
         .routes(routes!(me::get, me::update, me::delete))
         .routes(routes!(users::list))
         .routes(routes!(users::get))

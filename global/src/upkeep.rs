@@ -8,6 +8,7 @@ use crate::accounts::sessions;
 use crate::app::App;
 use crate::fault::Result;
 use crate::feed;
+use crate::mail::{outbox, tokens};
 use crate::metrics::METRICS;
 
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -36,8 +37,9 @@ async fn round(app: &App) -> Result<()> {
     let db = app.db().await?;
     let revocations = feed::store::purge(&db).await?;
     let sessions = sessions::purge(&db).await?;
-    if revocations + sessions > 0 {
-        tracing::debug!(revocations, sessions, "forgot what is over");
+    let mails = outbox::purge(&db).await? + tokens::purge(&db).await?;
+    if revocations + sessions + mails > 0 {
+        tracing::debug!(revocations, sessions, mails, "forgot what is over");
     }
     drop(db);
     if let Some(position) = app.keys.ensure(&app.pool, app.config.signing_key_days).await? {

@@ -117,6 +117,11 @@ fn launch(inner: &Inner, part: &Part) -> anyhow::Result<Launch> {
         let port = lock(&inner.ports).get(&name);
         return redis::command(&folder, log, user, inner.secrets.get(&name), port);
     }
+    if part.service == Service::Global {
+        let mail = configs::mail_folder(&folder);
+        files::make_folder(&mail, 0o700, user)?;
+        inner.folder.link_mail(&mail)?;
+    }
     let text = inner
         .with_facts(|facts| facts.toml(part, &folder))?
         .with_context(|| format!("{part} has no configuration"))?;

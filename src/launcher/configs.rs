@@ -63,6 +63,11 @@ pub fn operations_port(part: &Part) -> Option<String> {
     }
 }
 
+/// Where `global` puts its mails, under its own folder.
+pub fn mail_folder(folder: &std::path::Path) -> std::path::PathBuf {
+    folder.join("mail")
+}
+
 impl Facts<'_> {
     pub fn postgres_url(&self, place: &Place) -> String {
         let name = format!("postgres-{place}");
@@ -82,7 +87,7 @@ impl Facts<'_> {
     pub fn toml(&self, part: &Part, folder: &std::path::Path) -> anyhow::Result<Option<String>> {
         let config = match (part.service, &part.place) {
             (Service::Postgres | Service::Redis, _) => return Ok(None),
-            (Service::Global, _) => self.global(),
+            (Service::Global, _) => self.global(folder),
             (Service::Provider, _) => self.provider(folder),
             (Service::Raft, Place::Region(region)) => self.raft(region, folder),
             (Service::Regional, Place::Region(region)) => self.regional(region),
@@ -92,7 +97,7 @@ impl Facts<'_> {
         toml::to_string(&config).map(Some).with_context(|| format!("the configuration of {part}"))
     }
 
-    fn global(&self) -> Value {
+    fn global(&self, folder: &std::path::Path) -> Value {
         json!({
             "listen": self.ports.address("global"),
             "ops_listen": self.ports.address("global.ops"),
@@ -105,6 +110,10 @@ impl Facts<'_> {
                 "username": "admin",
                 "email": "admin@marquee.example",
                 "password": self.secrets.get("account-admin"),
+            },
+            "mail": {
+                "folder": mail_folder(folder),
+                "link_url": self.regions.first().map(|r| self.ports.url(&format!("gateway-{r}"))),
             },
         })
     }

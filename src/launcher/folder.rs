@@ -5,6 +5,7 @@
 //! DIR/platform.json  which regions it has
 //! DIR/ports.json  DIR/secrets.json  DIR/control.json  DIR/run.json
 //! DIR/logs/          one log a process
+//! DIR/mail           a link to where `global` puts the mails that it sends
 //! DIR/servers/       each process's own folder; a link to a folder under /var/tmp when the users that
 //!                    processes run as cannot walk down to DIR
 //! ```
@@ -25,6 +26,8 @@ const FILES: [&str; 6] =
     ["platform.json", "ports.json", "secrets.json", "control.json", "run.json", crate::seed::IMPORTED_FILE];
 /// Lies in a folder under /var/tmp and names the data folder it belongs to.
 const OWNER_FILE: &str = "belongs-to";
+
+const MAIL_LINK: &str = "mail";
 
 pub struct Folder {
     root: PathBuf,
@@ -54,6 +57,17 @@ impl Folder {
 
     pub fn servers(&self) -> &Path {
         &self.servers
+    }
+
+    /// Leads `DIR/mail` to where the mails are.
+    pub fn link_mail(&self, target: &Path) -> anyhow::Result<()> {
+        let link = self.root.join(MAIL_LINK);
+        if fs::read_link(&link).is_ok_and(|present| present == target) {
+            return Ok(());
+        }
+        remove_link(&link)?;
+        std::os::unix::fs::symlink(target, &link)
+            .with_context(|| format!("{} cannot be made", link.display()))
     }
 
     pub fn log(&self, part: &str) -> PathBuf {
@@ -105,6 +119,10 @@ fn lock(root: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+fn remove_link(link: &Path) -> std::io::Result<()> {
+    if fs::read_link(link).is_ok() { fs::remove_file(link) } else { Ok(()) }
+}
+
 fn remove_content(root: &Path) -> anyhow::Result<()> {
     let servers = root.join("servers");
     if let Ok(target) = fs::read_link(&servers) {
@@ -116,6 +134,7 @@ fn remove_content(root: &Path) -> anyhow::Result<()> {
     } else if servers.is_dir() {
         fs::remove_dir_all(&servers)?;
     }
+    remove_link(&root.join(MAIL_LINK))?;
     let logs = root.join("logs");
     if logs.is_dir() {
         fs::remove_dir_all(&logs)?;

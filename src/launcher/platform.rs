@@ -263,6 +263,7 @@ impl Inner {
                     api_key: self.secrets.get("provider-api-key").to_owned(),
                     webhook_secret: self.secrets.get("provider-webhook-secret").to_owned(),
                 },
+                mail: configs::mail_folder(&self.own_folder(&Part::new(Service::Global, &Place::Global))),
                 ..Run::default()
             };
             for place in self.places() {

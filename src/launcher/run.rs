@@ -23,6 +23,9 @@ pub struct Run {
     pub processes: Vec<Process>,
     pub accounts: Vec<Account>,
     pub provider: Provider,
+    /// The folder in which each mail that the platform sends is an `.eml` file.
+    #[serde(default)]
+    pub mail: std::path::PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

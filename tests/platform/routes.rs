@@ -116,9 +116,8 @@ async fn caller(world: &World, role: Role) -> Client {
 async fn outcome(world: &World, stage: &Stage, client: &Client, role: Role, method: &str, path: &str) -> u16 {
     let client = match (method, path) {
         // These end the caller.
-        ("DELETE", "/v1/me" | "/v1/auth/sessions/{id}") | ("POST", "/v1/auth/logout") => {
-            caller(world, role).await
-        }
+        ("DELETE", "/v1/me" | "/v1/auth/sessions" | "/v1/auth/sessions/{id}")
+        | ("POST", "/v1/auth/logout") => caller(world, role).await,
         _ => client.clone(),
     };
     let body = match (method, path) {

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::audit;
 use crate::client::Client;
 use crate::fault::{Fault, Result};
+use crate::mail::outbox::{self, Kind};
 use crate::metrics::METRICS;
 
 /// What everybody is at first.
@@ -34,7 +35,7 @@ pub struct SignUp {
     pub password: String,
 }
 
-/// Create an account.
+/// Create an account; a mail with a verification link goes to its address.
 #[utoipa::path(post, path = "/v1/auth/signup", tag = "auth", operation_id = "sign_up", request_body = SignUp,
     responses(
         (status = 201, description = "The account, with the role `customer`", body = User),
@@ -61,8 +62,10 @@ pub async fn sign_up(State(app): State<App>, client: Client, Json(body): Json<Si
     let action = "user.signup";
     audit::write(&tx, audit::Entry { actor: Some(id), action, target, before: None, after: None, address })
         .await?;
+    outbox::put(&tx, Kind::Verify, Some(id), email).await?;
     let account = store::find(&tx, id).await?.ok_or_else(|| Problem::internal("a new account is gone"))?;
     tx.commit().await?;
+    app.mail.now();
     METRICS.signups.with_label_values(&["ok"]).inc();
     Ok((StatusCode::CREATED, [(header::LOCATION, "/v1/me")], Json(account.user)).into_response())
 }

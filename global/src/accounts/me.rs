@@ -16,6 +16,7 @@ use crate::audit;
 use crate::client::Client;
 use crate::fault::Result;
 use crate::feed;
+use crate::mail::outbox::{self, Kind};
 use crate::policy::store::{has_admin, last_admin, load};
 
 fn gone() -> Problem {
@@ -47,7 +48,8 @@ pub struct ChangeMe {
     pub name: Option<String>,
 }
 
-/// Change the caller's own account. A new email address is not verified.
+/// Change the caller's own account. A new email address is not verified; a mail with a link goes to it, and
+/// one that tells of the change to the old address.
 #[utoipa::path(patch, path = "/v1/me", tag = "accounts", operation_id = "update_me", request_body = ChangeMe,
     params(("If-Match" = Option<String>, Header, description = "Only if the account is still at this `ETag`")),
     responses(
@@ -106,7 +108,15 @@ pub async fn update(
     };
     audit::write(&tx, entry).await?;
     let after = store::find(&tx, id).await?.ok_or_else(gone)?.user;
+    if before.email.as_deref() != Some(&email) {
+        outbox::put(&tx, Kind::Verify, Some(id), &email).await?;
+        // Whoever took the account over cannot do so unseen.
+        if let Some(old) = &before.email {
+            outbox::put(&tx, Kind::AddressChanged, Some(id), old).await?;
+        }
+    }
     tx.commit().await?;
+    app.mail.now();
     Ok(tagged(StatusCode::OK, after.version, &after))
 }
 
@@ -124,6 +134,7 @@ pub async fn delete(State(app): State<App>, authorized: Authorized, client: Clie
     let policy = load(&tx).await?.compile(0).await?;
     let had_admin = has_admin(&tx, &policy).await?;
     store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(gone)?;
+    outbox::forget(&tx, id).await?;
     let token_version = store::erase(&tx, id).await?;
     if had_admin && !has_admin(&tx, &policy).await? {
         return Err(last_admin().into());

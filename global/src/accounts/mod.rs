@@ -1,8 +1,10 @@
 //! Accounts, their roles and their sessions.
 
 pub mod auth;
+pub mod email;
 pub mod me;
 pub mod password;
+pub mod recover;
 pub mod rules;
 pub mod sessions;
 pub mod store;

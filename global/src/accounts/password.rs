@@ -14,6 +14,7 @@ use crate::audit;
 use crate::client::Client;
 use crate::fault::Result;
 use crate::feed;
+use crate::mail::outbox::{self, Kind};
 use crate::passwords::Check;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -44,7 +45,7 @@ pub async fn change(
     let claims = &authorized.actor()?.claims;
     let gone = || Problem::unauthorized("this account is no more");
     let account = store::find(&app.db().await?, claims.sub).await?.ok_or_else(gone)?;
-    let own = [account.user.username.as_deref(), account.user.email.as_deref()];
+    let own = [account.user.username.as_deref(), account.user.email.as_deref(), Some(&account.user.name)];
     let own: Vec<&str> = own.into_iter().flatten().collect();
     all_fields(rules::password("new_password", &body.new_password, &own).into_iter().collect())?;
 
@@ -77,7 +78,11 @@ pub async fn change(
         address: &client.address,
     };
     audit::write(&tx, entry).await?;
+    if let Some(address) = &present.user.email {
+        outbox::put(&tx, Kind::PasswordChanged, Some(claims.sub), address).await?;
+    }
     tx.commit().await?;
+    app.mail.now();
     drop(db);
     app.feed.published(position).await;
     Ok(StatusCode::NO_CONTENT)

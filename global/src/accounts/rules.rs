@@ -22,7 +22,7 @@ pub fn new_account(email_text: &str, username_text: &str, name_text: &str, secre
         email(email_text),
         username(username_text),
         name(name_text),
-        password("password", secret, &[username_text, email_text]),
+        password("password", secret, &[username_text, email_text, name_text]),
     ];
     found.into_iter().flatten().collect()
 }
@@ -56,7 +56,8 @@ pub fn name(text: &str) -> Option<FieldError> {
     (!ok).then(|| fault("name", "must be 1 to 100 characters"))
 }
 
-/// `own`: the username and the email address, which are the first guesses.
+/// `own`: the username, the email address and the name, which are the first guesses; digits and signs around
+/// them hide nothing.
 pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
     let length = text.chars().count();
     if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&length) {
@@ -66,12 +67,15 @@ pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
         ));
     }
     let lower = text.to_lowercase();
+    let guess = core(&lower);
     let is_own = own.iter().any(|o| {
         let o = o.to_lowercase();
-        o == lower || o.split('@').next() == Some(lower.as_str())
+        o == lower
+            || !guess.is_empty()
+                && [Some(o.as_str()), o.split('@').next()].into_iter().flatten().any(|o| core(o) == guess)
     });
     if is_own {
-        return Some(fault(field, "must not be the username or the email address"));
+        return Some(fault(field, "must not be your own name or email address"));
     }
     let one_character = lower.chars().all(|c| lower.starts_with(c));
     if one_character || COMMON.contains(lower.as_str()) {
@@ -80,13 +84,20 @@ pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
     None
 }
 
+/// Without spaces, and without what is often put around a word to make it long enough.
+fn core(lower: &str) -> String {
+    let joined: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
+    joined.trim_matches(|c: char| !c.is_alphabetic()).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn weak_passwords_are_told_from_good_ones() {
-        let weak = |p: &str| password("password", p, &["alexandria", "long.address@example.org"]).is_some();
+        let weak =
+            |p: &str| password("password", p, &["alexandria", "long.address@example.org", "Bo Li"]).is_some();
         for bad in [
             "",
             "short",
@@ -97,11 +108,14 @@ mod tests {
             "alexandria",
             "Long.Address@example.org",
             "long.address",
+            "Alexandria1!",
+            "Bo Li 2026!!",
             &"x1".repeat(200),
         ] {
             assert!(weak(bad), "{bad}");
         }
-        for good in ["a seat in row F", "éèêëàâäùûü", "Tr0ub4dor&3x"] {
+        for good in ["a seat in row F", "éèêëàâäùûü", "Tr0ub4dor&3x", "1234 98765 4!", "alexandria sings"]
+        {
             assert!(!weak(good), "{good}");
         }
         assert!(COMMON.len() >= 200 && COMMON.iter().all(|p| p.len() >= MIN_PASSWORD_CHARS));

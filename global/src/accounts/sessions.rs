@@ -200,6 +200,35 @@ pub async fn delete(
     }
 }
 
+/// Ends all the caller's own sessions, the one that asks included.
+#[utoipa::path(delete, path = "/v1/auth/sessions", tag = "auth", operation_id = "end_all_sessions",
+    responses((status = 204, description = "All sessions have ended; their tokens are void")))]
+pub async fn delete_all(
+    State(app): State<App>,
+    authorized: Authorized,
+    client: Client,
+) -> Result<StatusCode> {
+    let user = authorized.actor()?.user();
+    let mut db = app.db().await?;
+    let tx = db.transaction().await?;
+    store::lock(&tx).await?;
+    let ended = end_all(&tx, user, None).await?;
+    let position = store::revoke_sessions(&tx, &ended, app.tokens_expired_at()).await?;
+    let entry = audit::Entry {
+        actor: Some(user),
+        action: "session.end_all",
+        target: user.to_string(),
+        before: Some(serde_json::json!({ "sessions": ended })),
+        after: None,
+        address: &client.address,
+    };
+    audit::write(&tx, entry).await?;
+    tx.commit().await?;
+    drop(db);
+    app.feed.published(position).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Ends a session, voids its tokens everywhere and writes it down. False: there was none to end.
 pub async fn end_and_publish(
     app: &App,

@@ -146,11 +146,18 @@ pub async fn set_password(db: &impl GenericClient, id: UserId, hash: &str) -> Re
     Ok(())
 }
 
-/// The same password hashed at today's cost, unless it was changed meanwhile.
-pub async fn renew_hash(db: &impl GenericClient, id: UserId, old: &str, new: &str) -> Result<()> {
-    let sql = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
-    db::run(db, sql, &[&id.0, &old, &new]).await?;
+/// The address was proved: a mail sent there came back.
+pub async fn set_verified(db: &impl GenericClient, id: UserId) -> Result<()> {
+    let sql = "UPDATE users SET email_verified = true, version = version + 1
+               WHERE id = $1 AND NOT email_verified";
+    db::run(db, sql, &[&id.0]).await?;
     Ok(())
+}
+
+/// The same password hashed at today's cost. False: it was changed, or renewed, meanwhile.
+pub async fn renew_hash(db: &impl GenericClient, id: UserId, old: &str, new: &str) -> Result<bool> {
+    let sql = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    Ok(db::run(db, sql, &[&id.0, &old, &new]).await? > 0)
 }
 
 /// Sets `disabled` and voids all access tokens; answers the new token version.

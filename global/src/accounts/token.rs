@@ -163,16 +163,20 @@ async fn with_password(app: &App, client: &Client, login: &str, password: String
         }
     };
     app.throttle.succeeded(login, &client.address);
-    if let (Check::RightButOutdated, Some(old)) = (check, stored) {
+    let mut proved = stored;
+    if let (Check::RightButOutdated, Some(old)) = (check, &proved) {
         let new = app.passwords.hash(password).await?;
-        store::renew_hash(&app.db().await?, account.user.id, &old, &new).await?;
+        if store::renew_hash(&app.db().await?, account.user.id, old, &new).await? {
+            proved = Some(new);
+        }
     }
 
     let mut db = app.db().await?;
     let tx = db.transaction().await?;
     // Read again: it may have been disabled, deleted or given another password since.
     let account = match store::find_for_token(&tx, account.user.id).await? {
-        Some(account) if !account.deleted => account,
+        // A password that was right a moment ago opens no session after the reset that ended them all.
+        Some(account) if !account.deleted && account.password_hash == proved => account,
         _ => return Err(invalid_credentials().into()),
     };
     if account.user.disabled {

@@ -12,6 +12,10 @@ issuer = {{ .Values.issuer | toJson }}
 regions = {{ include "marquee.regionNames" . }}
 access_token_secs = {{ int .Values.globalService.accessTokenSecs }}
 refresh_token_secs = {{ int .Values.globalService.refreshTokenSecs }}
+
+[mail]
+from = {{ .Values.mail.from | toJson }}
+link_url = {{ .Values.mail.linkUrl | toJson }}
 {{- with .Values.bootstrapAdmin }}
 {{- if .username }}
 

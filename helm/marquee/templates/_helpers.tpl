@@ -96,6 +96,9 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- $secret := $values.bootstrapAdmin.existingSecret | default (printf "%s-admin" $full) }}
 {{ include "marquee.secretEnv" (list "MARQUEE_BOOTSTRAP_ADMIN__PASSWORD" $secret $values.bootstrapAdmin.passwordKey) }}
 {{- end }}
+{{- if and (eq $component "global") $values.mail.existingSecret }}
+{{ include "marquee.secretEnv" (list "MARQUEE_MAIL__SMTP_URL" $values.mail.existingSecret $values.mail.smtpUrlKey) }}
+{{- end }}
 {{- if eq $component "raft" }}
 # The node id, of the prefix and the pod's ordinal: 1 and 0 make 10.
 - name: POD_ORDINAL
