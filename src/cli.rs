@@ -33,6 +33,14 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Read every region's journals and tell whatever breaks an invariant
+    Verify {
+        #[command(flatten)]
+        databases: Databases,
+        /// Write the report there too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Run the accounts, roles and catalogue service
     Global(Service),
     /// Run one region's cinemas, shows, reservations and payments
@@ -127,6 +135,17 @@ pub struct Target {
     pub place: String,
     /// postgres, redis, raft, regional or gateway; in `global`: postgres, global or provider
     pub service: Option<String>,
+}
+
+/// Which regions' databases.
+#[derive(Args)]
+pub struct Databases {
+    /// The running platform's folder: all its regions
+    #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
+    pub data: PathBuf,
+    /// Databases elsewhere: a file with a line `region=URL` each, since URLs hold passwords
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub databases: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

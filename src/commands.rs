@@ -9,10 +9,11 @@ use marquee::bench::show::ShowPlan;
 use marquee::bench::{self, Outcome};
 use marquee::import;
 use marquee::launcher::{self, Control, Options, Platform, Progress, Run};
+use marquee::regions;
 use marquee::services;
 use regional::bench::Spread;
 
-use crate::cli::{Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Import, Order, Up};
+use crate::cli::{Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Databases, Import, Order, Up};
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -31,6 +32,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { what: Bench::Show { what: BenchShow::Spread(args) } } => {
             bench_show(Spread::Even, args).await
         }
+        Command::Verify { databases, json } => verify(databases, json).await,
         Command::Global(service) => services::global(service.config.as_deref()).await,
         Command::Regional(service) => services::regional(service.config.as_deref()).await,
         Command::Raft(service) => services::raft(service.config.as_deref()).await,
@@ -111,6 +113,46 @@ async fn migrate(kind: Database) -> anyhow::Result<()> {
         applied => println!("{applied} migrations applied"),
     }
     Ok(())
+}
+
+/// Breaches shown; the file has them all.
+const SHOWN: usize = 200;
+
+async fn verify(databases: Databases, json: Option<PathBuf>) -> anyhow::Result<()> {
+    let stores = regions::stores(&databases.data, databases.databases.as_deref())?;
+    let progress = Progress::new(regional::verify::size(&stores).await?, false);
+    let report = regional::verify::verify(&stores, |breaches| {
+        progress.tick(1);
+        for breach in breaches {
+            progress.message(&format!("{} {} {}", breach.region, breach.show, breach.rule));
+        }
+    })
+    .await;
+    progress.finish();
+    let report = report?;
+    write_json(json.as_deref(), &report)?;
+    let columns = ["region", "shows", "archived", "entries", "behind", "breaches"];
+    println!("{}", columns.map(|column| format!("{column:>10}")).join(" "));
+    for (region, of) in &report.regions {
+        let counts = [of.shows, of.archived, of.entries, of.behind, of.breaches];
+        println!("{region:>10} {}", counts.map(|count| format!("{count:>10}")).join(" "));
+    }
+    println!("\n{} shows compared between regions", report.compared);
+    if report.regions.values().any(|region| region.behind > 0) {
+        println!("behind: their tables have not followed the journal yet, and were not compared");
+    }
+    for breach in report.breaches.iter().take(SHOWN) {
+        let seq = breach.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
+        let invariant = breach.rule.invariant().unwrap_or("--");
+        println!(
+            "{invariant} {:<12} {} {} {seq}: {}",
+            breach.rule, breach.region, breach.show, breach.detail
+        );
+    }
+    match report.breaches.len() {
+        0 => Ok(()),
+        many => anyhow::bail!("{many} breaches"),
+    }
 }
 
 async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow::Result<()> {

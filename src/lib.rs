@@ -9,5 +9,6 @@ pub mod bench;
 pub mod import;
 pub mod launcher;
 pub mod provider;
+pub mod regions;
 pub mod seed;
 pub mod services;

@@ -27,6 +27,7 @@ pub mod shows;
 #[cfg(test)]
 mod testing;
 pub mod tickets;
+pub mod verify;
 
 use std::time::Duration;
 

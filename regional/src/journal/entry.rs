@@ -15,6 +15,15 @@ pub struct Ballot {
     pub attempt: u64,
 }
 
+impl Ballot {
+    /// Promised by the head of a show that was archived: no try can come after it, so nobody leads the show or
+    /// extends it here, however late a message is.
+    pub const ARCHIVED: Self = Self { epoch: HIGHEST, session: HIGHEST, attempt: HIGHEST };
+}
+
+/// The highest number that the store can hold.
+const HIGHEST: u64 = i64::MAX.cast_unsigned();
+
 /// Where a show's journal ends, in this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {

@@ -13,7 +13,7 @@ use super::*;
 use crate::halls::layout::SeatType;
 
 /// A show of two rows of four seats, of which A1 is accessible and A2 its companion.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     pub show: Show,
     pub now: Timestamp,
     pub journal: Vec<Vec<Group>>,
@@ -21,7 +21,7 @@ pub(super) struct Stage {
 }
 
 /// A reservation as a test asks for it.
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     pub wish: Wish,
     pub customer: Option<UserId>,
     pub contact: Option<String>,
@@ -43,7 +43,7 @@ impl Wanted {
     }
 }
 
-pub(super) fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     "2027-03-01T12:00:00Z".parse().unwrap()
 }
 

@@ -33,6 +33,8 @@ fn random_commands_never_break_an_invariant() {
                 panic!("MARQUEE_SEED={seed} run {run} step {step}: {fault}");
             }
         }
+        let second = crate::verify::second_reading(&stage.journal, &stage.show);
+        assert_eq!(second, [], "MARQUEE_SEED={seed} run {run}: the bookkeeping disagrees");
         let mut again = None;
         for (seq, groups) in (1..).zip(&stage.journal) {
             let stored = decode(FORMAT, &encode(groups)).unwrap();

@@ -1,0 +1,127 @@
+//! S6: the read models are what the committed journal folds to. Compared column by column, each table's rows of
+//! a show with what the state says, so that a row too many and a row too few are both found.
+
+use std::collections::BTreeMap;
+
+use common::ShowId;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tokio_postgres::Transaction;
+
+use super::breach::{Findings, Rule};
+use crate::show::Show;
+
+/// Compares the read models with `state`, the fold at `committed`. True where they have not come that far yet,
+/// and nothing was compared.
+pub(super) async fn compare(
+    snapshot: &Transaction<'_>,
+    committed: i64,
+    state: &Show,
+    findings: &mut Findings,
+) -> Result<bool, tokio_postgres::Error> {
+    let show = state.plan.facts.show;
+    let select = "SELECT seq FROM projected WHERE show_id = $1";
+    let projected = snapshot.query_opt(select, &[&show.0]).await?.map_or(0, |row| row.get::<_, i64>(0));
+    if projected > committed {
+        let why = format!("the read models stand at {projected}, only {committed} is committed");
+        findings.add(projected, Rule::ReadModel, why);
+    }
+    if projected < committed {
+        return Ok(true);
+    }
+    for (table, expected) in expected(state) {
+        let found = rows(snapshot, table, show).await?;
+        differences(table, &expected, &found, committed, findings);
+    }
+    Ok(false)
+}
+
+type Table = BTreeMap<String, Map<String, Value>>;
+
+/// What the state says, by table and id.
+fn expected(state: &Show) -> [(&'static str, Table); 5] {
+    let facts = &state.plan.facts;
+    let show = row(json!({
+        "cinema_id": facts.cinema.0, "hall_id": facts.hall.0, "movie_id": facts.movie.0,
+        "starts_at": state.starts_at, "on_sale_at": state.on_sale_at, "status": state.status,
+        "ends_at": crate::shows::view::ends_at(facts, state.starts_at),
+    }));
+    let reservations = state.reservations.values().map(|r| {
+        let row = row(json!({
+            "customer": r.customer, "reference": r.reference, "status": r.status,
+            "created_at": r.created_at, "expires_at": r.expires_at,
+        }));
+        (r.id.to_string(), row)
+    });
+    let payments = state.payments.values().map(|p| {
+        let customer = state.reservations.get(&p.reservation).and_then(|r| r.customer);
+        let row = row(json!({
+            "reservation_id": p.reservation, "customer": customer, "status": p.status,
+            "created_at": p.started_at,
+        }));
+        (p.id.to_string(), row)
+    });
+    let refunds = state.refunds.values().map(|r| {
+        let row = row(json!({
+            "payment_id": r.payment, "status": r.status, "amount": r.amount, "created_at": r.at,
+        }));
+        (r.id.to_string(), row)
+    });
+    let tickets = state.reservations.values().flat_map(|r| {
+        r.tickets.iter().map(|t| {
+            let row = row(json!({
+                "reservation_id": r.id, "seat": state.plan.place(t.seat).name, "status": t.status,
+            }));
+            (t.id.to_string(), row)
+        })
+    });
+    [
+        ("shows", [(facts.show.0.to_string(), show)].into()),
+        ("reservations", reservations.collect()),
+        ("payments", payments.collect()),
+        ("refunds", refunds.collect()),
+        ("tickets", tickets.collect()),
+    ]
+}
+
+fn row(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(row) => row,
+        other => unreachable!("{other} is written as an object above"),
+    }
+}
+
+async fn rows(snapshot: &Transaction<'_>, table: &str, show: ShowId) -> Result<Table, tokio_postgres::Error> {
+    let (column, key) = if table == "shows" { ("id", "id::text") } else { ("show_id", "id") };
+    let select = format!("SELECT {key}, to_jsonb(t) FROM {table} t WHERE {column} = $1");
+    let rows = snapshot.query(&select, &[&show.0]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), self::row(row.get(1)))).collect())
+}
+
+fn differences(table: &str, expected: &Table, found: &Table, seq: i64, findings: &mut Findings) {
+    for (id, row) in expected {
+        let Some(there) = found.get(id) else {
+            findings.add(seq, Rule::ReadModel, format!("{table}: {id} is missing"));
+            continue;
+        };
+        for (column, value) in row {
+            if !same(value, there.get(column)) {
+                let is = there.get(column).unwrap_or(&Value::Null);
+                findings.add(seq, Rule::ReadModel, format!("{table}: {id}.{column} is {is}, not {value}"));
+            }
+        }
+    }
+    for id in found.keys().filter(|id| !expected.contains_key(*id)) {
+        findings.add(seq, Rule::ReadModel, format!("{table}: {id} is not in the journal"));
+    }
+}
+
+/// Times are compared to the microsecond, which is what Postgres keeps.
+fn same(expected: &Value, found: Option<&Value>) -> bool {
+    let found = found.unwrap_or(&Value::Null);
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    match (time(expected), time(found)) {
+        (Some(a), Some(b)) => a.as_microsecond().abs_diff(b.as_microsecond()) <= 1,
+        _ => expected == found,
+    }
+}
