@@ -14,8 +14,8 @@ use crate::app::App;
 use crate::host::{Answer, Host, HostError};
 use crate::show::{Asked, Command, Group, KeyUse};
 
-const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
-const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+pub const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
+pub const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The request's `traceparent`, for what follows from it later. An extractor that never fails.

@@ -15,6 +15,7 @@ pub mod following;
 pub mod halls;
 pub mod host;
 pub mod journal;
+pub mod live;
 pub mod metrics;
 pub mod movies;
 pub mod payments;
@@ -139,12 +140,22 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));
     tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
 
+    tokio::spawn(end_streams(app.clone()));
+
     let (router, document) = router(&app)?;
     let document = document.to_json()?;
     let router = router.route("/openapi.json", get(move || async move { json(document) }));
     let edge = Edge::new("regional", Some(&region))?;
     tracing::info!(%region, session, "serving");
     common::http::serve(listener, with_edge(router, edge), stop, DRAIN).await
+}
+
+/// Watchers' streams never end by themselves, and a server that drains waits for them.
+async fn end_streams(app: App) {
+    app.stop.cancelled().await;
+    for live in app.hosts.lives() {
+        live.end();
+    }
 }
 
 fn json(document: String) -> impl axum::response::IntoResponse {

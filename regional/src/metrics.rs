@@ -1,6 +1,8 @@
 //! What an operator asks of a region.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::show::PaymentStatus;
 
@@ -15,6 +17,12 @@ pub struct Metrics {
     pub shows_active: IntGauge,
     /// Streams of seat-map events that are open.
     pub watchers: IntGauge,
+    /// Streams that were ended because their reader fell too far behind.
+    pub watchers_dropped: IntCounter,
+    /// Seat-map events written, each once for all watchers of its show.
+    pub seat_events: IntCounter,
+    /// Seat maps answered, by whether one was rendered, taken as rendered before, or not sent (304).
+    pub seat_maps: SeatMaps,
     /// Commands decided, by result.
     pub commands: IntCounterVec,
     /// Append statements, by result.
@@ -29,6 +37,14 @@ pub struct Metrics {
     pub journal_strays: IntGauge,
 }
 
+/// Counters without a look-up: this is the most frequent answer.
+#[derive(Clone)]
+pub struct SeatMaps {
+    pub rendered: IntCounter,
+    pub cached: IntCounter,
+    pub not_modified: IntCounter,
+}
+
 impl Metrics {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
@@ -36,6 +52,12 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
+        let single = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let seat_maps = counter("marquee_seat_maps_total", "Seat maps answered, by result.")?;
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -60,6 +82,19 @@ impl Metrics {
             pending,
             shows_active: gauge("marquee_shows_active", "Shows led by this process now.")?,
             watchers: gauge("marquee_seat_watchers", "Streams of seat-map events that are open.")?,
+            watchers_dropped: single(
+                "marquee_seat_watchers_dropped_total",
+                "Streams that were ended because their reader fell too far behind.",
+            )?,
+            seat_events: single(
+                "marquee_seat_events_total",
+                "Seat-map events written, each once for all watchers of its show.",
+            )?,
+            seat_maps: SeatMaps {
+                rendered: seat_maps.with_label_values(&["rendered"]),
+                cached: seat_maps.with_label_values(&["cached"]),
+                not_modified: seat_maps.with_label_values(&["not_modified"]),
+            },
             commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
             journal_batch_shows: histogram(

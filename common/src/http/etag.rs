@@ -33,6 +33,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    if !headers.contains_key(name) {
+        return None;
+    }
     let values: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
@@ -46,14 +49,17 @@ impl Conditions {
     /// 200 with the body and its tag, or 304 to whom has it already.
     pub fn answer<T: Serialize>(&self, version: i64, body: &T) -> Response {
         let (tag, body) = render(version, body);
-        let has_it = self.if_none_match.as_deref().is_some_and(|list| {
-            tags(list).any(|t| t == "*" || t.strip_prefix("W/").unwrap_or(t).as_bytes() == tag.as_bytes())
-        });
-        if has_it {
+        if tag.to_str().is_ok_and(|tag| self.has(tag)) {
             (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
         } else {
             whole(StatusCode::OK, tag, body)
         }
+    }
+
+    /// Whether the caller has what `tag` (with its quotes) names: the answer is 304.
+    pub fn has(&self, tag: &str) -> bool {
+        let list = self.if_none_match.as_deref();
+        list.is_some_and(|list| tags(list).any(|t| t == "*" || t.strip_prefix("W/").unwrap_or(t) == tag))
     }
 
     /// 412 `precondition-failed` when the caller wants to change another version than the present one.

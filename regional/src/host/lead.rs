@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use raft::client::ShowRecord;
 use tokio::sync::mpsc;
 
-use super::live::Live;
 use super::refused::Refused;
 use super::{Host, HostError, Hosts, MAILBOX, task};
 use crate::journal::{Append, Appended, Ballot, Head, JournalError, Settled};
+use crate::live::Live;
 use crate::show::{Event, Group, Show};
 
 /// Leads `show`; `first` is the group that creates it, where it is new.
@@ -41,7 +41,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     let committed = Arc::new(RwLock::new(state.clone()));
     // The `Led` entry changes no seat: who saw all before it goes on without a break.
-    let live = Arc::new(Live::new(record.epoch, state.seq - 1));
+    let live = Live::new(record.epoch, state.seq - 1, &state, means.metrics.clone());
     let host = Host {
         epoch: record.epoch,
         mailbox: sender.clone(),

@@ -6,13 +6,10 @@
 //! outcome is settled by the journal, and the show is then led anew; what a refusal rests on is committed too.
 
 mod lead;
-mod live;
 mod refused;
 mod task;
 #[cfg(test)]
 mod tests;
-
-pub use live::{Change, SeatChange, Watch};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -24,10 +21,10 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::app::not_owner;
 use crate::journal::{Attempts, Journal, Writer};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::projection::Nudge;
 use crate::show::{Asked, Group, Refusal, Show};
-use live::Live;
 
 /// A full mailbox answers "busy" instead of waiting for ever.
 const MAILBOX: usize = 4_096;
@@ -63,7 +60,7 @@ pub struct Host {
     pub epoch: u64,
     mailbox: mpsc::Sender<Message>,
     committed: Arc<RwLock<Show>>,
-    /// What watchers of the seat map hear.
+    /// What readers and watchers of the seat map are told.
     pub live: Arc<Live>,
 }
 
@@ -130,6 +127,15 @@ impl Hosts {
         self.led(show, None).await
     }
 
+    /// The seat map of a show, leading it first where nobody here does.
+    pub async fn live(&self, show: ShowId) -> Result<Arc<Live>, HostError> {
+        let here = self.active().get(&show).and_then(|slot| slot.get().map(|host| host.live.clone()));
+        match here {
+            Some(live) => Ok(live),
+            None => Ok(self.get(show).await?.live),
+        }
+    }
+
     /// A new show, its first entry committed. The registry must know it already.
     pub async fn create(&self, show: ShowId, group: Group) -> Result<Host, HostError> {
         self.led(show, Some(group)).await
@@ -172,6 +178,11 @@ impl Hosts {
     /// The state of a show that is led here already; the projector reads it instead of the journal.
     pub fn peek(&self, show: ShowId) -> Option<Host> {
         self.active().get(&show).and_then(|slot| slot.get().cloned())
+    }
+
+    /// The seat maps of all shows that are led here.
+    pub fn lives(&self) -> Vec<Arc<Live>> {
+        self.active().values().filter_map(|slot| slot.get().map(|host| host.live.clone())).collect()
     }
 
     /// Lets go of every show; their tasks end once nobody holds a handle any more.

@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lead::was_done;
-use super::live::Live;
 use super::refused::Refused;
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::journal::{Append, Appended, Ballot, Head};
-use crate::show::{Decision, Group, Refusal, SeatStatus, Show, decide, due};
+use crate::live::Live;
+use crate::show::{Decision, Group, Refusal, Show, decide, due};
 
 /// How many commands one entry takes at most.
 const MAX_BATCH: usize = 1_024;
@@ -67,6 +67,7 @@ impl Task {
         let why = self.serve().await;
         tracing::debug!(show = %self.show, why, "stopped leading");
         self.hosts.forget_host(self.show, &self.own);
+        self.live.end();
         self.hosts.0.means.metrics.shows_active.dec();
         // Whoever still waits in the mailbox was not decided: nothing was done.
         self.mailbox.close();
@@ -86,7 +87,7 @@ impl Task {
                     }
                 }
                 () = sleep_until(deadline) => {
-                    if self.decided.next_deadline().is_none() {
+                    if self.decided.next_deadline().is_none() && self.live.watchers() == 0 {
                         return "idle";
                     }
                 }
@@ -217,11 +218,10 @@ impl Task {
         let seq = self.decided.seq;
         {
             let mut committed = self.committed.write().expect("never poisoned");
-            let before: Vec<SeatStatus> = committed.seats.iter().map(|seat| seat.status()).collect();
             if let Err(why) = committed.apply(seq, groups) {
                 tracing::error!(show = %self.show, why, "the committed state does not follow the decided one");
             }
-            self.live.publish(&before, &committed);
+            self.live.publish(&committed);
         }
         self.hosts.0.means.projector.nudge(self.show);
     }

@@ -29,6 +29,6 @@ pub use event::{
 };
 pub use money::{Quote, quote};
 pub use state::{
-    Admission, FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
+    Admission, FirstResult, Method, Payment, PaymentStatus, Plan, Refund, RefundStatus, Reservation,
     ReservationStatus, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus, Waiver,
 };

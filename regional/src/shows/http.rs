@@ -1,12 +1,12 @@
 //! The calls about shows.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use common::authz::{Authorized, Permission};
 use common::http::{Conditions, Json, Page, Paging, Path, Query};
 use common::problem::ProblemDetails;
 use common::{CinemaId, MovieId, Problem, ShowId};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,12 +14,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::create::{NewShow, create};
-use super::view::{SeatMap, ShowView, Suggestion};
+use super::view::{ShowView, Suggestion};
 use super::{events, manage};
 use crate::app::{App, db_failed};
 use crate::asking::{TraceParent, about};
 use crate::cinemas::model::parse_point;
 use crate::halls::layout::SeatType;
+use crate::live::wire::SeatMapAnswer;
+use crate::live::{Coding, Form};
 use crate::show::best_seats;
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
@@ -209,17 +211,30 @@ async fn read(
     Ok(about(&host, conditions.answer(i64::try_from(seq).unwrap_or(i64::MAX), &view)))
 }
 
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct MapQuery {
+    /// `full`; `compact`, one letter a seat, in the order of `layout`; or `layout`, what does not change.
+    #[serde(default)]
+    #[param(inline)]
+    format: Option<Form>,
+}
+
 /// Read a show's seat map
 ///
-/// From memory, as of the last committed change.
+/// From memory, as of the last committed change of a seat. A page that follows a map closely reads `layout`
+/// once, then `compact`, or the events.
 #[utoipa::path(
     get, path = "/v1/shows/{id}/seats", tag = "shows", operation_id = "get_seats",
     params(
         ("id" = ShowId, Path),
+        MapQuery,
         ("If-None-Match" = Option<String>, Header, description = "an `ETag` seen before"),
     ),
     responses(
-        (status = 200, description = "Every seat with its status and prices", body = SeatMap<'static>,
+        (status = 200, description = "Every seat with its status and prices, or what `format` asks for",
+         body = SeatMapAnswer<'static>,
          headers(("ETag" = String, description = "changes with any seat"),
                  ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
                  ("X-As-Of" = String, description = "when the last change was committed"))),
@@ -230,13 +245,16 @@ async fn seats(
     State(app): State<App>,
     conditions: Conditions,
     Path(id): Path<ShowId>,
+    Query(query): Query<MapQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let host = app.hosts.get(id).await?;
-    let answer = host.read(|show| {
-        let seq = i64::try_from(show.seq).unwrap_or(i64::MAX);
-        conditions.answer(seq, &SeatMap::of(show, host.epoch))
-    });
-    Ok(about(&host, answer).into_response())
+    let live = app.hosts.live(id).await?;
+    let form = query.format.unwrap_or_default();
+    let response = live.version().answer(&live, form, Coding::accepted(&headers), &conditions).await;
+    if response.status() == StatusCode::NOT_MODIFIED {
+        app.metrics.seat_maps.not_modified.inc();
+    }
+    Ok(response)
 }
 
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]

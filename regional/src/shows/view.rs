@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
-use crate::show::{Created, SeatStatus, Show, ShowStatus};
+use crate::show::{Created, Show, ShowStatus};
 
 /// A hall is busy this long after the film, for people to leave and cleaners to come.
 pub const TURNAROUND: SignedDuration = SignedDuration::from_mins(20);
@@ -122,50 +122,6 @@ impl ShowView {
             single_gap_rule: facts.single_gap_rule,
             availability: Availability { total: show.seats.len(), free, held, sold, blocked },
         }
-    }
-}
-
-/// The live seat map.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SeatMap<'a> {
-    pub show_id: ShowId,
-    /// Rises when the show changes hands; with `seq` it orders what was seen.
-    pub epoch: u64,
-    pub seq: u64,
-    pub seats: Vec<SeatView<'a>>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SeatView<'a> {
-    #[schema(example = "A1")]
-    pub seat: &'a str,
-    #[serde(rename = "type")]
-    pub kind: SeatType,
-    pub status: SeatStatus,
-    pub prices: Vec<CategoryPrice<'a>>,
-}
-
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct CategoryPrice<'a> {
-    #[schema(example = "adult")]
-    pub category: &'a str,
-    pub amount: Money,
-}
-
-impl<'a> SeatMap<'a> {
-    pub fn of(show: &'a Show, epoch: u64) -> Self {
-        let plan = &show.plan;
-        let prices = |kind: SeatType| -> Vec<CategoryPrice<'a>> {
-            let lines = plan.facts.prices.iter().filter(|p| p.seat_type == kind);
-            lines.map(|p| CategoryPrice { category: &p.category, amount: plan.money(p.amount) }).collect()
-        };
-        let seats = plan.places.iter().zip(&show.seats).map(|(place, state)| SeatView {
-            seat: &place.name,
-            kind: place.kind,
-            status: state.status(),
-            prices: prices(place.kind),
-        });
-        Self { show_id: plan.facts.show, epoch, seq: show.seq, seats: seats.collect() }
     }
 }
 
