@@ -42,7 +42,7 @@ pub enum Command {
         json: Option<PathBuf>,
     },
     /// Run the accounts, roles and catalogue service
-    Global(Service),
+    Global(GlobalService),
     /// Run one region's cinemas, shows, reservations and payments
     Regional(Service),
     /// Run one voter of the ownership registry
@@ -68,6 +68,25 @@ pub struct Service {
     /// TOML; what it leaves out comes from MARQUEE_… in the environment, or a default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct GlobalService {
+    /// TOML; what it leaves out comes from MARQUEE_… in the environment, or a default
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub order: Option<GlobalOrder>,
+}
+
+#[derive(Subcommand)]
+pub enum GlobalOrder {
+    /// Make a new key for signing access tokens; the present one stays good for the tokens it has signed
+    RotateKeys {
+        /// The present keys are known to others: no token that they signed is good any more
+        #[arg(long)]
+        drop_others: bool,
+    },
 }
 
 #[derive(Args)]

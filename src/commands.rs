@@ -13,7 +13,10 @@ use marquee::regions;
 use marquee::services;
 use regional::bench::Spread;
 
-use crate::cli::{Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Databases, Import, Order, Up};
+use crate::cli::{
+    Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Databases, GlobalOrder, GlobalService, Import,
+    Order, Up,
+};
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -33,7 +36,10 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             bench_show(Spread::Even, args).await
         }
         Command::Verify { databases, json } => verify(databases, json).await,
-        Command::Global(service) => services::global(service.config.as_deref()).await,
+        Command::Global(GlobalService { config, order: None }) => services::global(config.as_deref()).await,
+        Command::Global(GlobalService { config, order: Some(GlobalOrder::RotateKeys { drop_others }) }) => {
+            rotate_keys(config.as_deref(), drop_others).await
+        }
         Command::Regional(service) => services::regional(service.config.as_deref()).await,
         Command::Raft(service) => services::raft(service.config.as_deref()).await,
         Command::Gateway(service) => services::gateway(service.config.as_deref()).await,
@@ -153,6 +159,12 @@ async fn verify(databases: Databases, json: Option<PathBuf>) -> anyhow::Result<(
         0 => Ok(()),
         many => anyhow::bail!("{many} breaches"),
     }
+}
+
+async fn rotate_keys(config: Option<&Path>, drop_others: bool) -> anyhow::Result<()> {
+    let kid = global::rotate_keys(&common::config::load(config)?, drop_others).await?;
+    println!("{kid}");
+    Ok(())
 }
 
 async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow::Result<()> {

@@ -46,11 +46,24 @@ pub struct Argon2Config {
     pub memory_kib: u32,
     pub iterations: u32,
     pub parallelism: u32,
+    /// So many hashes are worked on at a time; 0: half as many as there are cores.
+    pub at_once: u32,
+    /// So many wait for that; more are answered 503.
+    pub max_waiting: u32,
 }
 
 impl Default for Argon2Config {
     fn default() -> Self {
-        Self { memory_kib: 19_456, iterations: 2, parallelism: 1 }
+        Self { memory_kib: 19_456, iterations: 2, parallelism: 1, at_once: 0, max_waiting: 200 }
+    }
+}
+
+impl Argon2Config {
+    pub fn at_once(&self) -> usize {
+        match self.at_once {
+            0 => std::thread::available_parallelism().map_or(1, |cores| (usize::from(cores) / 2).max(1)),
+            n => n as usize,
+        }
     }
 }
 
@@ -118,6 +131,9 @@ impl config::Config for Config {
         }
         if self.argon2.params().is_err() {
             problems.push("`argon2` has parameters that Argon2 does not take".into());
+        }
+        if self.argon2.max_waiting == 0 {
+            problems.push("`argon2.max_waiting` must be at least 1".into());
         }
         problems.extend(self.mail.problems());
         if self.bootstrap_admin.is_wanted() {

@@ -29,6 +29,7 @@ use std::time::Duration;
 use common::http::{Edge, serve, with_edge};
 use common::ops::Health;
 use common::proto::feed::feed_server::FeedServer;
+use common::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +94,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     grpc.abort();
     ops.abort();
     Ok(())
+}
+
+/// `marquee global rotate-keys`: makes a new signing key; running services hear of it by the feed. Answers its
+/// id.
+pub async fn rotate_keys(config: &Config, drop_others: bool) -> anyhow::Result<String> {
+    let pool = migrations::pool(config.postgres_url.reveal(), 1)?;
+    migrations::Schema::Global.check(&pool).await?;
+    let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
+    let keys = keys::KeyRing::new(sealing);
+    // A key sealed under another master key than the running services have would stop them.
+    keys.reload(&pool).await?;
+    keys.rotate(&pool, drop_others).await.map_err(|fault| anyhow::anyhow!(fault.into_problem().detail))
 }
 
 /// The HTTP metrics are a process's, not a service's: a second run in one process (tests) shares them.

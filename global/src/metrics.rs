@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    Gauge, IntCounterVec, IntGauge, IntGaugeVec, register_gauge, register_int_counter_vec,
-    register_int_gauge, register_int_gauge_vec,
+    Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, register_gauge, register_int_counter,
+    register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 
 pub struct Metrics {
@@ -12,6 +12,8 @@ pub struct Metrics {
     pub signins: IntCounterVec,
     /// `result`: ok, refused.
     pub signups: IntCounterVec,
+    pub passwords_waiting: IntGauge,
+    pub passwords_busy: IntCounter,
     /// `kind`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
     pub mails: IntCounterVec,
     pub mail_waiting: IntGauge,
@@ -34,6 +36,16 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         .expect(unique),
         signups: register_int_counter_vec!("marquee_signups_total", "Sign-ups, by result.", &["result"])
             .expect(unique),
+        passwords_waiting: register_int_gauge!(
+            "marquee_passwords_waiting",
+            "Sign-ins and the like that wait for the hash of their password to begin."
+        )
+        .expect(unique),
+        passwords_busy: register_int_counter!(
+            "marquee_passwords_busy_total",
+            "Sign-ins and the like that were sent away because too many waited."
+        )
+        .expect(unique),
         mails: register_int_counter_vec!(
             "marquee_mails_total",
             "Attempts at mails, by kind and result; `again` will be tried again.",

@@ -44,7 +44,10 @@ pub async fn wait_for_schema(
 pub async fn seed(app: &App) -> anyhow::Result<()> {
     let told = |fault: Fault| anyhow::anyhow!(fault.into_problem().detail);
     policy::store::seed(&app.pool).await.map_err(told)?;
-    app.keys.ensure(&app.pool, app.config.signing_key_days).await.map_err(told)?;
+    app.keys
+        .ensure(&app.pool, app.config.signing_key_days, app.config.access_token_secs)
+        .await
+        .map_err(told)?;
     // Here and not by the feed first: a wrong master key should end the start.
     app.keys.reload(&app.pool).await?;
     bootstrap_admin(app, &app.config.bootstrap_admin).await.map_err(told)

@@ -42,7 +42,9 @@ async fn round(app: &App) -> Result<()> {
         tracing::debug!(revocations, sessions, mails, "forgot what is over");
     }
     drop(db);
-    if let Some(position) = app.keys.ensure(&app.pool, app.config.signing_key_days).await? {
+    if let Some(position) =
+        app.keys.ensure(&app.pool, app.config.signing_key_days, app.config.access_token_secs).await?
+    {
         app.feed.published(position).await;
     }
     Ok(())

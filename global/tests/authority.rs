@@ -186,3 +186,57 @@ async fn many_who_leave_at_once_do_not_wait_for_each_other() {
     .await;
     assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_rotate_by_command_and_overlap() {
+    let (postgres, s) = start().await;
+    let keys = async || {
+        let set = s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.expect(200).body;
+        let keys = set["keys"].as_array().unwrap().iter();
+        keys.map(|k| k["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let kid = |token: &str| {
+        let header = data_encoding::BASE64URL_NOPAD.decode(token.split('.').next().unwrap().as_bytes());
+        serde_json::from_slice::<serde_json::Value>(&header.unwrap()).unwrap()["kid"].clone()
+    };
+    let (first, token) = (keys().await.remove(0), s.token("root").await);
+
+    let mut wrong = config(&postgres.url("global"));
+    wrong.master_key = common::config::Secret::new("quite another master key");
+    let error = global::rotate_keys(&wrong, false).await.unwrap_err().to_string();
+    assert!(error.contains("MASTER_KEY"), "{error}");
+
+    // Twice in a row: no key is dropped while tokens of it are about, and the one that all know signs.
+    let second = global::rotate_keys(&s.config, false).await.unwrap();
+    let third = global::rotate_keys(&s.config, false).await.unwrap();
+    support::eventually("three keys", async || {
+        keys().await == [third.clone(), second.clone(), first.clone()]
+    })
+    .await;
+    s.get("/v1/me", &token).await.expect(200);
+    assert_eq!(kid(&s.token("root").await), first);
+
+    // A minute later the newest signs; a quarter of an hour later the oldest is forgotten, at the next start.
+    let pool = migrations::pool(&postgres.url("global"), 1).unwrap();
+    let later = "UPDATE signing_keys SET created_at = created_at - interval '15 minutes'";
+    pool.get().await.unwrap().batch_execute(later).await.unwrap();
+    s.stop().await;
+    let s = Service::start(config(&postgres.url("global"))).await;
+    let newest = s.token("root").await;
+    assert_eq!(kid(&newest), third);
+    s.get("/v1/me", &newest).await.expect(200);
+    s.get("/v1/me", &token).await.problem(401, "invalid-token");
+
+    // They are known to others: nothing that they signed is good.
+    let fourth = global::rotate_keys(&s.config, true).await.unwrap();
+    support::eventually("its tokens are void", async || s.get("/v1/me", &newest).await.status == 401).await;
+    let fresh = s.token("root").await;
+    assert_eq!(kid(&fresh), fourth);
+    let lines = s.get("/v1/audit?action=keys.rotate", &fresh).await.expect(200);
+    assert_eq!(lines.body["items"].as_array().unwrap().len(), 3);
+    assert_eq!(lines.body["items"][0]["target"], fourth);
+    let metrics = s.client.get(format!("http://{}/metrics", s.config.ops_listen)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let refusals = "marquee_authority_refusals_total{action=\"\",reason=\"unknown_key\"";
+    assert!(metrics.contains(refusals), "{metrics}");
+}

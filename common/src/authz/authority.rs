@@ -30,6 +30,19 @@ pub enum TokenFault {
     Revoked,
 }
 
+impl TokenFault {
+    /// For metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token(TokenError::Malformed) => "malformed",
+            Self::Token(TokenError::UnknownKey) => "unknown_key",
+            Self::Token(TokenError::Invalid) => "invalid",
+            Self::Token(TokenError::Expired) => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 pub struct Authority {
     issuer: String,
     keys: ArcSwap<Keys>,

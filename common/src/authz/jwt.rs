@@ -234,6 +234,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn claims(exp: i64) -> Value {
@@ -269,6 +270,91 @@ mod tests {
                 .encode(json!({"alg": alg, "typ": "at+jwt", "kid": key.kid()}).to_string().as_bytes());
             assert!(check(&parts.join(".")).is_err(), "{alg}");
             assert!(check(&format!("{}.{}.", parts[0], parts[1])).is_err(), "{alg}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a caller sends, it is no token, and nothing panics over it.
+        #[test]
+        fn no_text_is_a_token(
+            text in prop_oneof![".{0,200}", "[A-Za-z0-9_=.-]{0,300}", r#"eyJ[A-Za-z0-9_-]{0,80}\.eyJ[A-Za-z0-9_-]{0,80}\.[A-Za-z0-9_-]{0,90}"#],
+        ) {
+            let (_, keys) = known();
+            prop_assert!(keys.verify::<Value>(&text, "at+jwt", "i", "a", true).is_err());
+        }
+
+        /// A genuine token with any one character changed, cut anywhere, or longer by anything is none.
+        #[test]
+        fn no_altered_token_passes(at in any::<prop::sample::Index>(), with in any::<char>(), cut in any::<bool>()) {
+            let (key, keys) = known();
+            let genuine = key.sign("at+jwt", &claims(far()));
+            let at = at.index(genuine.len());
+            let altered = if cut {
+                genuine[..at].to_owned()
+            } else {
+                format!("{}{with}{}", &genuine[..at], &genuine[at + 1..])
+            };
+            prop_assume!(altered != genuine);
+            prop_assert!(keys.verify::<Value>(&altered, "at+jwt", "i", "a", true).is_err(), "{altered}");
+            let longer = format!("{genuine}{with}");
+            prop_assert!(keys.verify::<Value>(&longer, "at+jwt", "i", "a", true).is_err(), "{longer}");
+        }
+
+        /// A header of any algorithm, type and key id over genuine claims, signed as it says or not at all.
+        #[test]
+        fn no_header_talks_us_into_it(
+            alg in prop::sample::select(vec!["none", "NONE", "", "HS256", "HS384", "RS256", "ES256", "EdDSA", "PS512"]),
+            typ in prop::sample::select(vec!["at+jwt", "JWT", "ticket+jwt"]),
+            kid in prop_oneof![
+                Just("../../../dev/null".to_owned()),
+                Just("' OR '1'='1".to_owned()),
+                Just("x'; DROP TABLE signing_keys; --".to_owned()),
+                Just(String::new()),
+                ".{0,60}",
+            ],
+            signature in prop::collection::vec(any::<u8>(), 0..65),
+            own_kid in any::<bool>(),
+        ) {
+            let (key, keys) = known();
+            let kid = if own_kid { key.kid().to_owned() } else { kid };
+            let header = json!({"alg": alg, "typ": typ, "kid": kid}).to_string();
+            let body = BASE64URL_NOPAD.encode(claims(far()).to_string().as_bytes());
+            let token = format!(
+                "{}.{body}.{}", BASE64URL_NOPAD.encode(header.as_bytes()), BASE64URL_NOPAD.encode(&signature)
+            );
+            prop_assert!(keys.verify::<Value>(&token, "at+jwt", "i", "a", true).is_err(), "{header}");
+        }
+    }
+
+    fn known() -> (SigningKey, Keys) {
+        let key = SigningKey::generate();
+        let keys = Keys::from_jwks(&JwkSet { keys: vec![Jwk::ed25519(key.public())] });
+        (key, keys)
+    }
+
+    #[test]
+    fn times_issuer_and_audience_are_demanded() {
+        let (key, keys) = known();
+        let check =
+            |claims: Value| keys.verify::<Value>(&key.sign("at+jwt", &claims), "at+jwt", "i", "a", true);
+        let with = |member: &str, value: Value| {
+            let mut all = claims(far());
+            all[member] = value;
+            all
+        };
+        assert!(check(claims(far())).is_ok());
+        for (what, bad) in [
+            ("not yet valid", with("nbf", json!(far()))),
+            ("a foreign issuer", with("iss", json!("https://evil.example"))),
+            ("a foreign audience", with("aud", json!("b"))),
+            ("an expiry that is text", with("exp", json!("9999999999"))),
+            ("an expiry below nothing", with("exp", json!(-1))),
+            ("no expiry", json!({"iss": "i", "aud": "a", "nbf": 0})),
+            ("no issuer", json!({"aud": "a", "nbf": 0, "exp": far()})),
+            ("no audience", json!({"iss": "i", "nbf": 0, "exp": far()})),
+            ("no beginning", json!({"iss": "i", "aud": "a", "exp": far()})),
+        ] {
+            assert!(check(bad).is_err(), "{what}");
         }
     }
 

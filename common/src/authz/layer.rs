@@ -12,6 +12,7 @@ use http::{Method, header};
 
 use super::authority::Authority;
 use super::claims::Actor;
+use super::refusals::{NO_TOKEN, refused};
 use crate::{Problem, RegionName, UserId};
 
 /// What a route asks of its caller.
@@ -112,13 +113,23 @@ impl Authorized {
     /// For `OwnerOr`: the owner passes, a role passes, anyone else learns that there is no such `what`.
     pub fn require_owner(&self, owner: Option<UserId>, what: &str) -> Result<(), Problem> {
         let is_owner = self.actor.as_ref().is_some_and(|a| Some(a.user()) == owner);
-        if is_owner || self.by_role { Ok(()) } else { Err(Problem::not_found(what)) }
+        if is_owner || self.by_role {
+            return Ok(());
+        }
+        if let Permission::OwnerOr(resource, action) = self.permission {
+            refused("not_owner", resource, action);
+        }
+        Err(Problem::not_found(what))
     }
 
     /// For `RoleInBody`, and for rights beyond the route's own: 403 unless a role allows it in `region`.
     pub fn require_in(&self, region: Option<&RegionName>) -> Result<(), Problem> {
         match self.permission {
             Permission::RoleInBody(resource, action) if self.may(region, resource, action) => Ok(()),
+            Permission::RoleInBody(resource, action) => {
+                refused("role", resource, action);
+                Err(Problem::forbidden())
+            }
             _ => Err(Problem::forbidden()),
         }
     }
@@ -175,8 +186,14 @@ async fn check(
     if permission == Permission::Public {
         return Ok(made(None, false));
     }
-    let token = bearer(request.headers()).ok_or_else(no_token)?;
-    let actor = authority.authenticate(token).map_err(|fault| Problem::unauthorized(fault.to_string()))?;
+    let token = bearer(request.headers()).ok_or_else(|| {
+        refused(NO_TOKEN, "", "");
+        no_token()
+    })?;
+    let actor = authority.authenticate(token).map_err(|fault| {
+        refused(fault.name(), "", "");
+        Problem::unauthorized(fault.to_string())
+    })?;
     let (mut parts, body) = std::mem::take(request).into_parts();
     let params = RawPathParams::from_request_parts(&mut parts, &()).await;
     *request = Request::from_parts(parts, body);
@@ -188,8 +205,13 @@ async fn check(
         }
         Permission::RoleInBody(resource, action) => authority.may_somewhere(&actor, resource, action),
     };
-    let refused = matches!(permission, Permission::Role(..) | Permission::RoleInBody(..)) && !by_role;
-    if refused { Err(Problem::forbidden()) } else { Ok(made(Some(actor), by_role)) }
+    match permission {
+        Permission::Role(resource, action) | Permission::RoleInBody(resource, action) if !by_role => {
+            refused("role", resource, action);
+            Err(Problem::forbidden())
+        }
+        _ => Ok(made(Some(actor), by_role)),
+    }
 }
 
 /// A stand-in for a method that the path does not have; its handler is the 405.

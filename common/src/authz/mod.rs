@@ -10,6 +10,7 @@ pub mod claims;
 pub mod jwt;
 pub mod layer;
 pub mod policy;
+mod refusals;
 
 pub use authority::{Authority, TokenFault};
 pub use claims::{Actor, Claims, RoleGrant};

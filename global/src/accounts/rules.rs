@@ -121,6 +121,24 @@ mod tests {
         assert!(COMMON.len() >= 200 && COMMON.iter().all(|p| p.len() >= MIN_PASSWORD_CHARS));
     }
 
+    proptest::proptest! {
+        /// Whatever is typed is judged, never panicked over; what passes is what it claims to be.
+        #[test]
+        fn any_text_is_judged(a in ".{0,80}", b in ".{0,40}", c in ".{0,120}", d in ".{0,300}") {
+            if new_account(&a, &b, &c, &d).is_empty() {
+                assert!(a.contains('@') && !b.contains('@') && d.chars().count() >= MIN_PASSWORD_CHARS);
+            }
+        }
+
+        /// An address that passes brings no second header line or recipient into a mail.
+        #[test]
+        fn a_good_address_is_one_address(text in "[a-z@.,<>\"\\r\\n :;+-]{1,40}") {
+            if email(&text).is_none() {
+                assert!(!text.contains(['\r', '\n', ',', '<', '>', ';', ' ']) && text.matches('@').count() == 1);
+            }
+        }
+    }
+
     #[test]
     fn names_and_addresses_are_checked() {
         for good in ["a@b.example", "first.last+tag@sub.domain.org", "jürgen@bücher.example"] {

@@ -1,6 +1,6 @@
 //! `POST /v1/auth/token`: the OAuth 2 token endpoint (RFC 6749, section 5), as a form or as JSON.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -96,6 +96,8 @@ impl<S: Send + Sync> FromRequest<S> for FormOrJson {
         (status = 403, description = "`account-disabled`", body = ProblemDetails,
             content_type = "application/problem+json"),
         (status = 429, description = "`too-many-attempts`: too many failures for this account from this address",
+            body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "`busy`: too many sign-ins at once",
             body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn create(
     State(app): State<App>,
@@ -148,6 +150,7 @@ pub fn slow_down(app: &App, account: &str, client: &Client) -> std::result::Resu
 
 async fn with_password(app: &App, client: &Client, login: &str, password: String) -> Result<TokenResponse> {
     slow_down(app, login, client)?;
+    let started = Instant::now();
     let account = {
         let db = app.db().await?;
         // Postgres takes no NUL in text, and no account's name has one.
@@ -159,6 +162,7 @@ async fn with_password(app: &App, client: &Client, login: &str, password: String
         Some(account) if check != Check::Wrong => account,
         _ => {
             count("wrong");
+            app.passwords.level_failure(started).await;
             return Err(invalid_credentials().into());
         }
     };
@@ -244,4 +248,53 @@ fn issue(app: &App, account: &Account, session: SessionId, refresh: RefreshToken
     })?;
     let expires_in = app.config.access_token_secs;
     Ok(TokenResponse { access_token, token_type: "Bearer", expires_in, refresh_token: refresh.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use proptest::prelude::*;
+
+    fn parse(content_type: &str, body: Vec<u8>) -> std::result::Result<TokenRequest, Problem> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let request =
+            Request::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body)).unwrap();
+        runtime.block_on(FormOrJson::from_request(request, &())).map(|FormOrJson(request)| request)
+    }
+
+    proptest! {
+        /// A body is a request or a 4xx, in either form.
+        #[test]
+        fn any_body_is_a_request_or_refused(
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                "(grant_type|username|password|scope|x)=[a-z%&=+0-9]{0,30}".prop_map(String::into_bytes),
+                r#"\{"grant_type":("password"|null|5|\[\]|\{\})(,"username":".{0,9}")?\}"#.prop_map(String::into_bytes),
+            ],
+            form in any::<bool>(),
+        ) {
+            let kind = if form { "application/x-www-form-urlencoded" } else { "application/json" };
+            if let Err(problem) = parse(kind, body) {
+                prop_assert!(problem.status.is_client_error(), "{problem:?}");
+            }
+        }
+
+        #[test]
+        fn what_is_sent_is_what_is_checked(username in any::<String>(), password in any::<String>()) {
+            let json = serde_json::json!({"grant_type": "password", "username": username, "password": password});
+            let form = form_urlencoded::Serializer::new(String::new())
+                .append_pair("grant_type", "password")
+                .append_pair("username", &username)
+                .append_pair("password", &password)
+                .finish();
+            for (kind, body) in
+                [("application/json", json.to_string()), ("application/x-www-form-urlencoded; charset=utf-8", form)]
+            {
+                let read = parse(kind, body.into_bytes()).unwrap();
+                prop_assert_eq!(read.username.as_deref(), Some(username.as_str()));
+                prop_assert_eq!(read.password.as_deref(), Some(password.as_str()));
+            }
+        }
+    }
 }

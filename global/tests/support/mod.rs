@@ -36,7 +36,7 @@ pub fn config(postgres_url: &str) -> Config {
         postgres_url: Secret::new(postgres_url),
         master_key: Secret::new("a master key for tests only"),
         regions: ["eu", "us", "ap"].iter().map(|r| r.parse().unwrap()).collect(),
-        argon2: Argon2Config { memory_kib: 256, iterations: 1, parallelism: 1 },
+        argon2: Argon2Config { memory_kib: 256, iterations: 1, ..Argon2Config::default() },
         bootstrap_admin: BootstrapAdmin {
             username: "root".into(),
             email: "root@marquee.example".into(),
