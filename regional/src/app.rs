@@ -16,9 +16,11 @@ use tonic::transport::Channel;
 use crate::config::Config;
 use crate::host::{Host, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::payments::Provider;
 use crate::projection::Nudge;
+use crate::relay::{self, Relay};
 use crate::reservations::origin::Origins;
 use crate::tickets::TicketKeys;
 
@@ -33,6 +35,7 @@ pub struct Inner {
     pub registry: RegistryClient,
     pub view: RegistryView,
     pub hosts: Hosts,
+    pub relay: Relay,
     pub projector: Nudge,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
@@ -96,6 +99,15 @@ impl App {
             stop,
         } = parts;
         let projector = Nudge::default();
+        let url = config.redis_url.reveal();
+        let relayed = relay::Means {
+            region: config.region.clone(),
+            session,
+            journal: Journal::new(pool.clone()),
+            view: view.clone(),
+            metrics: metrics.clone(),
+        };
+        let relay = if url.is_empty() { Relay::none() } else { Relay::start(url, relayed, &stop) };
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
             session,
@@ -106,7 +118,9 @@ impl App {
             projector: projector.clone(),
             attempts: Attempts::default(),
             metrics: metrics.clone(),
+            relay: relay.clone(),
         });
+        relay.serve(hosts.clone(), stop.clone());
         let origins = Origins::new(config.master_key.reveal());
         let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
         let under_way = Mutex::default();
@@ -118,6 +132,7 @@ impl App {
             registry,
             view,
             hosts,
+            relay,
             projector,
             provider,
             ticket_keys,
@@ -143,6 +158,23 @@ impl App {
             HostError::NoShow => Problem::not_found(what),
             other => other.into(),
         })
+    }
+
+    /// The seat map of a show: where it is led here, from there; where another process of the region leads
+    /// it, from a copy that follows; else it is led from now on.
+    pub async fn live(&self, show: ShowId) -> Result<Arc<Live>, HostError> {
+        if let Some(live) = self.hosts.live(show) {
+            return Ok(live);
+        }
+        if let Some(live) = self.relay.follow(show).await {
+            return Ok(live);
+        }
+        match self.hosts.get(show).await {
+            Ok(host) => Ok(host.live),
+            // Perhaps a later ballot was promised: another process leads, and Redis does not tell.
+            Err(error @ HostError::Unavailable(_)) => self.relay.follow_journal(show).await.ok_or(error),
+            Err(error) => Err(error),
+        }
     }
 
     /// The region in which a show was born, by its id.

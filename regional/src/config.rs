@@ -93,6 +93,10 @@ impl Checked for Config {
         check::url(p, "global_grpc_url", &self.global_grpc_url);
         check::url(p, "payments.provider_url", &self.payments.provider_url);
         check::required(p, "postgres_url", self.postgres_url.reveal());
+        let redis = self.redis_url.reveal();
+        if !redis.is_empty() && redis::Client::open(redis).is_err() {
+            p.push("`redis_url` must be a URL such as redis://host:port".into());
+        }
         check::required(p, "payments.api_key", self.payments.api_key.reveal());
         check::required(p, "payments.webhook_secret", self.payments.webhook_secret.reveal());
         check::required(p, "issuer", &self.issuer);

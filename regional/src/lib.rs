@@ -21,6 +21,7 @@ pub mod movies;
 pub mod payments;
 pub mod projection;
 mod refusals;
+pub mod relay;
 pub mod replication;
 pub mod reservations;
 pub mod show;
@@ -156,6 +157,7 @@ async fn end_streams(app: App) {
     for live in app.hosts.lives() {
         live.end();
     }
+    app.relay.end();
 }
 
 fn json(document: String) -> impl axum::response::IntoResponse {

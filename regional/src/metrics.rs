@@ -23,6 +23,7 @@ pub struct Metrics {
     pub seat_events: IntCounter,
     /// Seat maps answered, by whether one was rendered, taken as rendered before, or not sent (304).
     pub seat_maps: SeatMaps,
+    pub relay: RelayMetrics,
     /// Commands decided, by result.
     pub commands: IntCounterVec,
     /// Append statements, by result.
@@ -45,6 +46,25 @@ pub struct SeatMaps {
     pub not_modified: IntCounter,
 }
 
+/// Seat maps on their way between the processes of a region.
+#[derive(Clone)]
+pub struct RelayMetrics {
+    /// Whether the connection that listens stands.
+    pub up: IntGauge,
+    /// Shows that another process leads and this one follows.
+    pub copies: IntGauge,
+    pub sent: IntCounter,
+    /// Messages that were left out; those who follow read the journal instead.
+    pub dropped: IntCounter,
+    pub received: IntCounter,
+    /// Messages before which another one was missing.
+    pub gaps: IntCounter,
+    /// Claims that could not be renewed.
+    pub failed: IntCounter,
+    /// Reads that could not ask who leads, and led.
+    pub fallback: IntCounter,
+}
+
 impl Metrics {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
@@ -57,6 +77,7 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
+        let relayed = counter("marquee_seat_relay_total", "Seat-map messages between processes, by result.")?;
         let seat_maps = counter("marquee_seat_maps_total", "Seat maps answered, by result.")?;
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let gauge = IntGauge::new(name, help)?;
@@ -94,6 +115,22 @@ impl Metrics {
                 rendered: seat_maps.with_label_values(&["rendered"]),
                 cached: seat_maps.with_label_values(&["cached"]),
                 not_modified: seat_maps.with_label_values(&["not_modified"]),
+            },
+            relay: RelayMetrics {
+                up: gauge(
+                    "marquee_seat_relay_up",
+                    "1 while this process hears others' seat maps through Redis.",
+                )?,
+                copies: gauge(
+                    "marquee_seat_copies",
+                    "Shows that another process leads and this one follows.",
+                )?,
+                sent: relayed.with_label_values(&["sent"]),
+                dropped: relayed.with_label_values(&["dropped"]),
+                received: relayed.with_label_values(&["received"]),
+                gaps: relayed.with_label_values(&["gap"]),
+                failed: relayed.with_label_values(&["claim_failed"]),
+                fallback: relayed.with_label_values(&["fallback"]),
             },
             commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,

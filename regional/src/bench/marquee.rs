@@ -13,6 +13,7 @@ use crate::host::{Answer, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::projection::{Nudge, Projector};
+use crate::relay::Relay;
 use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
 
 /// Seats in a row of the shows that are sold.
@@ -49,6 +50,7 @@ impl Marquee {
             projector: nudge.clone(),
             attempts: Attempts::default(),
             metrics: metrics.clone(),
+            relay: Relay::none(),
         });
         let projector = Projector { pool, journal, hosts: hosts.clone(), nudge: nudge.clone(), metrics };
         tokio::spawn(projector.run(stop.clone()));

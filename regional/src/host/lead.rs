@@ -41,7 +41,8 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     let committed = Arc::new(RwLock::new(state.clone()));
     // The `Led` entry changes no seat: who saw all before it goes on without a break.
-    let live = Live::new(record.epoch, state.seq - 1, &state, means.metrics.clone());
+    let publisher = means.relay.publisher(show, ballot);
+    let live = Live::new(record.epoch, state.seq - 1, &state, publisher, means.metrics.clone());
     let host = Host {
         epoch: record.epoch,
         mailbox: sender.clone(),

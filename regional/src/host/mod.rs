@@ -9,7 +9,7 @@ mod lead;
 mod refused;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -24,6 +24,7 @@ use crate::journal::{Attempts, Journal, Writer};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::projection::Nudge;
+use crate::relay::Relay;
 use crate::show::{Asked, Group, Refusal, Show};
 
 /// A full mailbox answers "busy" instead of waiting for ever.
@@ -44,6 +45,7 @@ pub struct Means {
     pub projector: Nudge,
     pub attempts: Attempts,
     pub metrics: Metrics,
+    pub relay: Relay,
 }
 
 #[derive(Clone)]
@@ -127,13 +129,20 @@ impl Hosts {
         self.led(show, None).await
     }
 
-    /// The seat map of a show, leading it first where nobody here does.
-    pub async fn live(&self, show: ShowId) -> Result<Arc<Live>, HostError> {
-        let here = self.active().get(&show).and_then(|slot| slot.get().map(|host| host.live.clone()));
-        match here {
-            Some(live) => Ok(live),
-            None => Ok(self.get(show).await?.live),
+    /// The seat map of a show that is led here already.
+    pub fn live(&self, show: ShowId) -> Option<Arc<Live>> {
+        self.active().get(&show).and_then(|slot| slot.get().map(|host| host.live.clone()))
+    }
+
+    /// Lets go of a show that another process leads, as this one need not find out by its next command.
+    pub fn stand_down(&self, live: &Arc<Live>) {
+        let mut active = self.active();
+        let same = |slot: &Arc<OnceCell<Host>>| slot.get().is_some_and(|host| Arc::ptr_eq(&host.live, live));
+        if active.get(&live.show).is_some_and(same) {
+            active.remove(&live.show);
         }
+        drop(active);
+        live.end();
     }
 
     /// A new show, its first entry committed. The registry must know it already.

@@ -20,9 +20,18 @@ use crate::testing::{NoProvider, region};
 
 /// One regional process on the database at `url`, without a registry: it is told who owns what.
 async fn process(url: &str, session: u64) -> App {
+    process_with(url, session, "").await
+}
+
+/// The same, with a Redis.
+pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
     let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
-    let config =
-        Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
+    let config = Config {
+        region: region("eu"),
+        regions: vec![region("eu"), region("us")],
+        redis_url: common::config::Secret::new(redis),
+        ..Config::default()
+    };
     App::new(Parts {
         config,
         pool: migrations::pool(url, 8).unwrap(),
@@ -38,14 +47,14 @@ async fn process(url: &str, session: u64) -> App {
     })
 }
 
-async fn database(fsync: bool) -> (TestPostgres, String) {
+pub(crate) async fn database(fsync: bool) -> (TestPostgres, String) {
     let server = tokio::task::spawn_blocking(move || TestPostgres::start_with(Options { fsync }));
     let server = server.await.unwrap();
     let url = server.migrated("region", Schema::Regional).await;
     (server, url)
 }
 
-fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
+pub(crate) fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
     let replicas = vec![region("eu"), region("us")];
     let record =
         ShowRecord { id: show, home: region("eu"), owner: region(owner), epoch, replicas, prior: Vec::new() };
@@ -53,7 +62,7 @@ fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
 }
 
 /// A show of eight ordinary seats that starts tomorrow and is on sale.
-async fn show(app: &App) -> ShowId {
+pub(crate) async fn show(app: &App) -> ShowId {
     let now = Timestamp::now();
     let mut facts = facts();
     facts.starts_at = now + SignedDuration::from_hours(24);
@@ -69,7 +78,7 @@ async fn show(app: &App) -> ShowId {
     id
 }
 
-fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
+pub(crate) fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
     let command = Command::Reserve(Reserve {
         id: ReservationId::new(show, Timestamp::now(), rand::random()),
         reference: "R".into(),

@@ -172,6 +172,13 @@ impl Journal {
         Ok(row.map(|row| number(&row, "committed")))
     }
 
+    /// The last ballot promised: who leads the show, or tried to; none where it has no journal here.
+    pub async fn promised(&self, show: ShowId) -> Result<Option<Ballot>, JournalError> {
+        let client = self.pool.get().await?;
+        let row = client.query_opt("SELECT * FROM show_head WHERE show_id = $1", &[&show.0]).await?;
+        Ok(row.map(|row| head(&row).promised))
+    }
+
     /// What became of the append that would have brought `show` to (`seq`, `hash`). Bumping the nonce waits
     /// for a transaction in flight, and makes a later straggler of it miss.
     pub async fn settle(&self, show: ShowId, seq: u64, hash: &[u8]) -> Result<Settled, JournalError> {

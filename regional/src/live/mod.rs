@@ -1,4 +1,5 @@
-//! The live seat map of one show in this process: what readers are answered and watchers hear.
+//! The live seat map of one show in this process: what readers are answered and watchers hear, whether the
+//! show is led here or only followed ([`crate::relay`]).
 //!
 //! Invariants: only committed changes; what a watcher hears never goes back, and every change of a seat is
 //! followed by its state then or later. Nobody is waited for: what is told is written once for all watchers,
@@ -22,6 +23,7 @@ use tokio::sync::broadcast;
 use tokio::time::sleep;
 
 use crate::metrics::Metrics;
+use crate::relay::Publisher;
 use crate::show::{Plan, SeatStatus, Show};
 
 pub use version::{Coding, Form, Version};
@@ -48,6 +50,7 @@ pub struct Live {
     /// The last version that was asked for.
     version: ArcSwapOption<Version>,
     layout: version::LayoutCell,
+    publisher: Publisher,
     metrics: Metrics,
 }
 
@@ -87,7 +90,7 @@ pub struct Delta {
 
 impl Live {
     /// Begins with a state; who has seen everything up to `since` goes on from there without a break.
-    pub fn new(epoch: u64, since: u64, show: &Show, metrics: Metrics) -> Arc<Self> {
+    pub fn new(epoch: u64, since: u64, show: &Show, publisher: Publisher, metrics: Metrics) -> Arc<Self> {
         let seats: Vec<SeatStatus> = show.seats.iter().map(|seat| seat.status()).collect();
         let state = State {
             seq: show.seq,
@@ -109,6 +112,7 @@ impl Live {
             state: Mutex::new(state),
             version: ArcSwapOption::empty(),
             layout: version::LayoutCell::default(),
+            publisher,
             metrics,
         })
     }
@@ -117,6 +121,15 @@ impl Live {
     pub fn publish(self: &Arc<Self>, show: &Show) {
         let changes = show.seats.iter().map(|seat| seat.status()).enumerate();
         self.change(show.seq, show.last_at, changes);
+    }
+
+    /// Takes over what another process tells; false where something before it is missing here.
+    pub fn apply(self: &Arc<Self>, delta: &Delta) -> bool {
+        if delta.after > self.seq() {
+            return false;
+        }
+        self.change(delta.seq, delta.at, delta.seats.iter().map(|(seat, status)| (*seat as usize, *status)));
+        true
     }
 
     fn change(self: &Arc<Self>, seq: u64, at: Timestamp, seats: impl Iterator<Item = (usize, SeatStatus)>) {
@@ -141,7 +154,10 @@ impl Live {
         self.seq.store(seq, Ordering::Release);
         // A version that nobody may ask for again would only take room.
         self.version.store(None);
-        if state.events.is_some() && !state.telling {
+        let heard = state.events.is_some() || self.publisher.is_wanted();
+        if !heard {
+            state.told = seq;
+        } else if !state.telling && !state.ended {
             state.telling = true;
             tokio::spawn(tell(self.clone()));
         }
@@ -172,8 +188,19 @@ impl Live {
         version
     }
 
+    /// Every seat's status, in the plan's order.
+    #[cfg(test)]
+    pub fn statuses(&self) -> Vec<SeatStatus> {
+        self.state().seats.clone()
+    }
+
     pub fn watchers(&self) -> usize {
         self.state().events.as_ref().map_or(0, broadcast::Sender::receiver_count)
+    }
+
+    /// How the processes that follow are told.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// Ends every watcher's stream; they come back and find who tells of the show then.
@@ -194,6 +221,7 @@ impl Live {
             state.told = state.seq;
             (delta, state.events.clone())
         };
+        self.publisher.publish(&delta);
         // Outside the lock: waking ten thousand takes milliseconds, and a booking is not to wait for it.
         if let Some(events) = events {
             self.metrics.seat_events.inc();

@@ -31,10 +31,6 @@ impl Live {
         if state.ended {
             return None;
         }
-        if !state.telling {
-            // Nobody listened to what came before.
-            state.told = state.seq;
-        }
         let next = state.events.get_or_insert_with(|| broadcast::Sender::new(KEPT)).subscribe();
         if !state.beating {
             state.beating = true;

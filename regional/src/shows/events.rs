@@ -53,7 +53,11 @@ pub async fn watch(
     let stopping = || Problem::unavailable("show-unavailable", "this show is changing hands", 1);
     // Between finding the show and listening it may have gone: the next look finds its new place.
     for _ in 0..3 {
-        let live = app.hosts.live(id).await?;
+        let live = app.live(id).await?;
+        if seen.is_some_and(|seen| seen > live.seq()) {
+            // It heard more from another process than this one has heard of it.
+            app.relay.refresh(id).await;
+        }
         let Some(watch) = live.watch(seen, compact).filter(|_| !app.stop.is_cancelled()) else { continue };
         let mut response = Response::new(Body::new(watch.stream(app.metrics.clone())));
         let headers = response.headers_mut();

@@ -248,7 +248,11 @@ async fn seats(
     Query(query): Query<MapQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let live = app.hosts.live(id).await?;
+    let live = app.live(id).await?;
+    if headers.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes() == b"no-cache") {
+        // Where it is led here, memory is what is committed already.
+        app.relay.refresh(id).await;
+    }
     let form = query.format.unwrap_or_default();
     let response = live.version().answer(&live, form, Coding::accepted(&headers), &conditions).await;
     if response.status() == StatusCode::NOT_MODIFIED {
