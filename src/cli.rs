@@ -41,6 +41,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Move ended shows from the regions' databases into files
+    Archive(Archive),
     /// Run the accounts, roles and catalogue service
     Global(GlobalService),
     /// Run one region's cinemas, shows, reservations and payments
@@ -156,6 +158,51 @@ pub struct Target {
     pub service: Option<String>,
 }
 
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Archive {
+    #[command(flatten)]
+    pub databases: Databases,
+    /// Shows that ended before this day (UTC), or this moment (RFC 3339); not in the future
+    #[arg(long, value_name = "DAY", required = true, value_parser = past)]
+    pub before: Option<jiff::Timestamp>,
+    /// Where the files go
+    #[arg(long, value_name = "FOLDER", default_value = "archive")]
+    pub to: PathBuf,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove what lists of reservations, payments and shows are made of, too
+    #[arg(long)]
+    pub forget_lists: bool,
+    #[command(subcommand)]
+    pub what: Option<Archives>,
+}
+
+#[derive(Subcommand)]
+pub enum Archives {
+    /// Check a file, hash for hash, and list its shows, or print one show's journal
+    Show {
+        file: PathBuf,
+        #[arg(long, value_name = "SHOW")]
+        show: Option<common::ShowId>,
+    },
+    /// Put a show back into its region's database, hash for hash
+    Restore {
+        file: PathBuf,
+        #[arg(long, value_name = "SHOW")]
+        show: common::ShowId,
+        #[command(flatten)]
+        databases: Databases,
+    },
+    /// Drop the year in which shows were created, once all of them are archived
+    DropYear {
+        year: i16,
+        #[command(flatten)]
+        databases: Databases,
+    },
+}
+
 /// Which regions' databases.
 #[derive(Args)]
 pub struct Databases {
@@ -236,6 +283,13 @@ pub struct BenchShowArgs {
     pub json: Option<PathBuf>,
 }
 
+fn past(text: &str) -> Result<jiff::Timestamp, String> {
+    let day = |text: &str| text.parse::<jiff::civil::Date>()?.to_zoned(jiff::tz::TimeZone::UTC);
+    let at = text.parse().or_else(|_| day(text).map(|day| day.timestamp()));
+    let at: jiff::Timestamp = at.map_err(|_: jiff::Error| "expected a day such as 2026-01-31".to_owned())?;
+    if at <= jiff::Timestamp::now() { Ok(at) } else { Err("that is in the future".into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,5 +298,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_what_is_past_is_archived() {
+        let at = |text: &str| past(text).map(|at| at.to_string());
+        assert_eq!(at("2026-01-31").as_deref(), Ok("2026-01-31T00:00:00Z"));
+        assert_eq!(at("2026-01-31T12:00:00+01:00").as_deref(), Ok("2026-01-31T11:00:00Z"));
+        for bad in ["9998-01-01", "yesterday", ""] {
+            at(bad).unwrap_err();
+        }
+        let parsed = |words: &[&str]| Cli::try_parse_from(["marquee", "archive"].iter().chain(words));
+        assert!(parsed(&["--before", "2026-01-31", "--dry-run"]).is_ok());
+        assert!(parsed(&["show", "file"]).is_ok());
+        assert!(parsed(&["drop-year", "2024", "--data", "d"]).is_ok());
+        assert!(parsed(&[]).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! What each command does.
 
+mod archives;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             bench_show(Spread::Even, args).await
         }
         Command::Verify { databases, json } => verify(databases, json).await,
+        Command::Archive(order) => archives::run(order).await,
         Command::Global(GlobalService { config, order: None }) => services::global(config.as_deref()).await,
         Command::Global(GlobalService { config, order: Some(GlobalOrder::RotateKeys { drop_others }) }) => {
             rotate_keys(config.as_deref(), drop_others).await

@@ -7,6 +7,7 @@
 //! Invariant: this crate reaches no other region's database and knows nothing of the gateway.
 
 pub mod app;
+pub mod archive;
 mod asking;
 pub mod bench;
 pub mod cinemas;
@@ -45,7 +46,7 @@ use deadpool_postgres::Pool;
 use migrations::Schema;
 use raft::client::{RegistryClient, RegistryView};
 use tokio_util::sync::CancellationToken;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
 use app::{App, Parts};
@@ -81,9 +82,25 @@ fn api() -> (OpenApiRouter<App>, Vec<(&'static str, &'static str, Permission)>) 
 fn router(app: &App) -> anyhow::Result<(Router, OpenApi)> {
     let (routes, permissions) = api();
     let permissions = Permissions::new(Some(app.region().clone()), app.regions().to_vec(), &permissions);
-    let (router, document) =
+    let (router, mut document) =
         guarded(routes, app.authority().clone(), permissions).map_err(anyhow::Error::msg)?;
+    tell_of_archives(&mut document);
     Ok((router.with_state(app.clone()), document))
+}
+
+/// Whatever concerns one show may meet one that was archived.
+fn tell_of_archives(document: &mut OpenApi) {
+    let gone = common::http::problem("`show-archived`: the show is over and its records are archived");
+    let of_shows = ["/v1/shows/{", "/v1/reservations/{", "/v1/payments/{", "/v1/tickets/{"];
+    for (path, item) in &mut document.paths.paths {
+        if of_shows.iter().any(|prefix| path.starts_with(prefix)) {
+            let operations =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                operation.responses.responses.entry("410".into()).or_insert(RefOr::T(gone.clone()));
+            }
+        }
+    }
 }
 
 /// Runs the service until `stop`.

@@ -1,6 +1,8 @@
 //! What this crate's tests stand on: a real Postgres with the region's schema, the routes of cinemas, halls
 //! and movies behind their permissions, tokens, and a stand-in for `global`'s feed.
 
+pub mod journals;
+
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, to_bytes};

@@ -109,6 +109,7 @@ async fn append_led(
 pub(super) fn unreadable(error: JournalError) -> HostError {
     match error {
         JournalError::Unknown => HostError::NoShow,
+        JournalError::Archived => HostError::Archived,
         JournalError::Refused(_) | JournalError::Store(_) => HostError::Unavailable(error.to_string()),
         JournalError::Corrupt { .. } => HostError::Broken(error.to_string()),
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use common::{Problem, RegionName, ShowId};
+use http::StatusCode;
 use raft::client::{RegistryClient, RegistryView};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
@@ -88,6 +89,8 @@ pub enum HostError {
     NotOwner { owner: RegionName, epoch: u64 },
     #[error("there is no such show")]
     NoShow,
+    #[error("the show is archived")]
+    Archived,
     #[error("the show's mailbox is full")]
     Busy,
     /// Nothing was done.
@@ -107,6 +110,9 @@ impl From<HostError> for Problem {
         match error {
             HostError::NotOwner { owner, epoch } => not_owner(&owner, epoch),
             HostError::NoShow => Self::not_found("show"),
+            HostError::Archived => {
+                Self::new(StatusCode::GONE, "show-archived", "the show is over and its records are archived")
+            }
             HostError::Busy => Self::unavailable("show-busy", "too many requests wait for this show", 1),
             HostError::Unavailable(why) => {
                 tracing::warn!(why, "show unavailable");

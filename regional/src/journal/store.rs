@@ -25,6 +25,8 @@ pub enum JournalError {
     Unknown,
     #[error("a later ballot was promised: {0:?}")]
     Refused(Ballot),
+    #[error("the show is archived")]
+    Archived,
     /// An operator's case: nothing is guessed.
     #[error("the journal of {show} is corrupt at {seq}: {why}")]
     Corrupt { show: ShowId, seq: u64, why: String },
@@ -113,7 +115,17 @@ impl Journal {
             return Ok(head(&row));
         }
         let present = client.query_opt("SELECT * FROM show_head WHERE show_id = $1", &[&show.0]).await?;
-        Err(present.map_or(JournalError::Unknown, |row| JournalError::Refused(head(&row).promised)))
+        Err(match present.map(|row| head(&row).promised) {
+            None => JournalError::Unknown,
+            Some(Ballot::ARCHIVED) => JournalError::Archived,
+            Some(promised) => JournalError::Refused(promised),
+        })
+    }
+
+    /// The head as it is now; none where the show has no journal here.
+    pub async fn head(&self, show: ShowId) -> Result<Option<Head>, JournalError> {
+        let select = "SELECT * FROM show_head WHERE show_id = $1";
+        Ok(self.pool.get().await?.query_opt(select, &[&show.0]).await?.as_ref().map(head))
     }
 
     /// The entries after `after`, in order, up to `upto`; each checked against the one before.

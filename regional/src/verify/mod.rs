@@ -6,6 +6,8 @@
 //! read is an error.
 
 mod breach;
+#[cfg(test)]
+mod following;
 mod ledger;
 mod models;
 mod show;
@@ -111,6 +113,13 @@ pub async fn verify(stores: &[Store], read: impl Fn(&[Breach])) -> anyhow::Resul
     }
     report.breaches.sort_by(|a, b| (&a.region, a.show, a.seq).cmp(&(&b.region, b.show, b.seq)));
     Ok(report)
+}
+
+/// One show in one store: what is wrong with it, and whether its read models lag behind and were not compared.
+pub async fn one_show(store: &Store, show: ShowId) -> anyhow::Result<Option<(Vec<Breach>, bool)>> {
+    let mut client = store.client().await?;
+    let checked = show::check(&mut client, &store.region, show, None).await?;
+    Ok(checked.map(|checked| (checked.breaches, checked.behind)))
 }
 
 /// One show in all stores that have it.
