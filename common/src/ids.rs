@@ -171,6 +171,16 @@ macro_rules! show_bound_id {
                 self.show
             }
 
+            /// What of it is not the show's: tables that have a column for the show keep only this.
+            pub fn own(&self) -> [u8; 10] {
+                self.own
+            }
+
+            /// The id again, from the show and [`Self::own`]; none where that has another length.
+            pub fn of(show: ShowId, own: &[u8]) -> Option<Self> {
+                Some(Self { own: own.try_into().ok()?, show })
+            }
+
             fn to_bytes(self) -> [u8; 26] {
                 let mut bytes = [0; 26];
                 bytes[..10].copy_from_slice(&self.own);
@@ -252,6 +262,8 @@ mod tests {
         let newer = ReservationId::new(show, at(1_700_000_000_001), 0);
         assert!(older.to_string() < newer.to_string());
         assert_eq!(newer.to_string().parse::<ReservationId>().unwrap().show(), show);
+        assert_eq!(ReservationId::of(show, &newer.own()), Some(newer));
+        assert_eq!(ReservationId::of(show, &[0; 9]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an operator asks of a region.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use crate::show::PaymentStatus;
@@ -34,6 +34,8 @@ pub struct Metrics {
     pub journal_append_seconds: Histogram,
     /// Shows whose read models were behind at the last sweep.
     pub projection_behind: IntGauge,
+    /// How old the oldest commit was that the last pass of the projector folded in.
+    pub projection_lag_seconds: Gauge,
     /// Whether entries lie in the partition that takes what no year does.
     pub journal_strays: IntGauge,
 }
@@ -95,6 +97,11 @@ impl Metrics {
         );
         let pending = IntGaugeVec::new(pending, &["kind"])?;
         registry.register(Box::new(pending.clone()))?;
+        let projection_lag_seconds = Gauge::new(
+            "marquee_projection_lag_seconds",
+            "How old the oldest commit was that the projector last folded in.",
+        )?;
+        registry.register(Box::new(projection_lag_seconds.clone()))?;
         Ok(Self {
             reservations: counter("marquee_reservations_total", "Reservations asked for, by result.")?,
             payments: counter("marquee_payments_total", "Payments settled, by result.")?,
@@ -144,6 +151,7 @@ impl Metrics {
                 "One append statement with its commit.",
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
+            projection_lag_seconds,
             projection_behind: gauge(
                 "marquee_projection_shows_behind",
                 "Shows whose read models were behind at the last sweep.",

@@ -1,5 +1,6 @@
 //! Beginning to lead a show: promise a ballot that was never used, fold the journal, append the `Led` entry.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
 use common::ShowId;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::refused::Refused;
 use super::{Host, HostError, Hosts, MAILBOX, task};
-use crate::journal::{Append, Appended, Ballot, Head, JournalError, Settled};
+use crate::journal::{Append, Appended, Ballot, Head, JournalError};
 use crate::live::Live;
 use crate::show::{Event, Group, Show};
 
@@ -26,7 +27,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     }
     let head = means.journal.prepare(show, ballot).await.map_err(unreadable)?;
     let before = means.journal.fold(show, head.seq).await.map_err(unreadable)?;
-    let now = Timestamp::now();
+    let now = task::now();
     let at = before.as_ref().map_or(now, |show| show.last_at.max(now));
     let led = Event::Led { epoch: ballot.epoch, session: ballot.session, attempt: ballot.attempt };
     let mut groups = vec![Group { at, by: None, key: None, trace: None, events: vec![led] }];
@@ -55,6 +56,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
         ballot,
         head,
         decided: state,
+        under_way: VecDeque::new(),
         committed,
         live,
         mailbox,
@@ -63,7 +65,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     };
     means.metrics.shows_active.inc();
     tokio::spawn(task.run());
-    means.projector.nudge(show);
+    host.read(|state| means.projector.committed(show, state.seq, &groups));
     Ok(host)
 }
 
@@ -93,15 +95,15 @@ async fn append_led(
     groups: &[Group],
 ) -> Result<Head, HostError> {
     let means = &hosts.0.means;
-    let append = Append { show, ballot, head, at, groups: groups.iter().cloned().map(Arc::new).collect() };
+    let append = Append::new(show, ballot, &head, at, groups);
     match means.writer.append(append).await {
         Appended::Done(head) => Ok(head),
         Appended::Lost => Err(HostError::Unavailable("another process took the show".into())),
         Appended::Failed(why) => Err(HostError::Unavailable(why)),
         Appended::Unknown(next) => {
-            let settled = means.journal.settle(show, next.seq, &next.hash).await.map_err(unreadable)?;
+            let written = means.journal.settle(show, &[(next.seq, next.hash)]).await.map_err(unreadable)?;
             // The nonce has moved: even if it is there, this ballot's head is not the one we know.
-            Err(HostError::Unavailable(format!("leading was interrupted ({settled:?}); try again")))
+            Err(HostError::Unavailable(format!("leading was interrupted ({written} written); try again")))
         }
     }
 }
@@ -113,9 +115,4 @@ pub(super) fn unreadable(error: JournalError) -> HostError {
         JournalError::Refused(_) | JournalError::Store(_) => HostError::Unavailable(error.to_string()),
         JournalError::Corrupt { .. } => HostError::Broken(error.to_string()),
     }
-}
-
-/// What a settled batch means for those who wait.
-pub(super) fn was_done(settled: Settled) -> bool {
-    settled == Settled::Done
 }

@@ -68,8 +68,15 @@ pub struct Host {
 }
 
 struct Message {
-    asked: Asked,
+    asked: Arc<Asked>,
     answer: oneshot::Sender<Result<Replayable, HostError>>,
+}
+
+impl Message {
+    /// It was not decided, so nothing was done.
+    fn stopped(self) {
+        let _ = self.answer.send(Err(HostError::Stopped));
+    }
 }
 
 /// What a show answered; everything in it is committed.
@@ -167,6 +174,7 @@ impl Hosts {
 
     /// Asks a show for something. What surely did not happen is tried again a few times.
     pub async fn ask(&self, show: ShowId, asked: Asked) -> Result<(Host, Answer), HostError> {
+        let asked = Arc::new(asked);
         for _ in 0..3 {
             let host = self.get(show).await?;
             match host.ask(asked.clone()).await {
@@ -237,7 +245,7 @@ enum Replayable {
 }
 
 impl Host {
-    async fn ask(&self, asked: Asked) -> Result<Replayable, HostError> {
+    async fn ask(&self, asked: Arc<Asked>) -> Result<Replayable, HostError> {
         let (answer, result) = oneshot::channel();
         self.mailbox.try_send(Message { asked, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => HostError::Busy,

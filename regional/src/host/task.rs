@@ -1,14 +1,20 @@
-//! The task of one show.
+//! The task of one show: decides what waits, hands it to the journal, and goes on deciding while that is being
+//! committed.
+//!
+//! Invariant: batches are committed and answered in the order in which they were decided; when one does not
+//! come to be, nothing after it does, and nobody hears "not done" of what may be done.
 
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use common::ShowId;
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lead::was_done;
 use super::refused::Refused;
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::journal::{Append, Appended, Ballot, Head};
@@ -17,6 +23,10 @@ use crate::show::{Decision, Group, Refusal, Show, decide, due};
 
 /// How many commands one entry takes at most.
 const MAX_BATCH: usize = 1_024;
+
+/// Batches under way at once. A further one is begun only when at least as many commands wait as are under way,
+/// or none is: cutting batches small costs more than waiting for a commit.
+const MAX_UNDER_WAY: usize = 3;
 
 /// A show that nobody asks for leaves memory after this.
 const IDLE: Duration = Duration::from_secs(600);
@@ -29,9 +39,11 @@ pub(super) struct Task {
     pub hosts: Hosts,
     pub show: ShowId,
     pub ballot: Ballot,
+    /// The journal's end once all that is under way is committed.
     pub head: Head,
-    /// Ahead of `committed` while a batch is under way.
+    /// Ahead of `committed` by what is under way.
     pub decided: Show,
+    pub under_way: VecDeque<Batch>,
     pub committed: Arc<RwLock<Show>>,
     pub live: Arc<Live>,
     pub mailbox: mpsc::Receiver<Message>,
@@ -42,10 +54,24 @@ pub(super) struct Task {
 
 type Asker = oneshot::Sender<Result<Replayable, HostError>>;
 
-/// One asker of the present batch, and what it will hear once the batch is committed.
+/// An entry on its way into the journal.
+pub(super) struct Batch {
+    seq: u64,
+    hash: Vec<u8>,
+    groups: Vec<Arc<Group>>,
+    waiting: Vec<Waiting>,
+    appended: Pin<Box<dyn Future<Output = Appended> + Send>>,
+}
+
+/// One asker, and what it will hear once the batch is committed.
 struct Waiting {
     asker: Asker,
     reply: Reply,
+}
+
+/// Clocks count finer than the tables that keep these times; what is read there is what was said.
+pub(super) fn now() -> Timestamp {
+    Timestamp::now().round(Unit::Microsecond).unwrap_or_default()
 }
 
 enum Reply {
@@ -72,28 +98,51 @@ impl Task {
         // Whoever still waits in the mailbox was not decided: nothing was done.
         self.mailbox.close();
         while let Ok(message) = self.mailbox.try_recv() {
-            let _ = message.answer.send(Err(HostError::Stopped));
+            message.stopped();
         }
     }
 
     async fn serve(&mut self) -> &'static str {
-        let mut batch = Vec::new();
+        let (mut messages, mut batch_before) = (Vec::new(), 0);
         loop {
             let deadline = self.next_deadline();
+            let idle = self.under_way.is_empty();
+            let room = messages.len() < MAX_BATCH;
             tokio::select! {
-                count = self.mailbox.recv_many(&mut batch, MAX_BATCH) => {
-                    if count == 0 {
-                        return "no handles left";
+                biased;
+                appended = next(&mut self.under_way), if !idle => {
+                    if let Err(why) = self.finish(appended).await {
+                        // Whoever is in hand was not decided: nothing was done.
+                        messages.drain(..).for_each(Message::stopped);
+                        return why;
+                    }
+                    // Those who were just answered may ask again, and go into one batch.
+                    tokio::task::yield_now().await;
+                    while messages.len() < MAX_BATCH && let Ok(message) = self.mailbox.try_recv() {
+                        messages.push(message);
                     }
                 }
-                () = sleep_until(deadline) => {
+                count = self.mailbox.recv_many(&mut messages, MAX_BATCH), if room => {
+                    if count == 0 {
+                        return self.finish_all("no handles left").await;
+                    }
+                }
+                () = sleep_until(deadline), if idle => {
                     if self.decided.next_deadline().is_none() && self.live.watchers() == 0 {
                         return "idle";
                     }
+                    if let Err(why) = self.decide_batch(Vec::new()) {
+                        return self.finish_all(why).await;
+                    }
                 }
             }
-            if let Err(why) = self.batch(std::mem::take(&mut batch)).await {
-                return why;
+            let worthwhile = self.under_way.is_empty()
+                || (self.under_way.len() < MAX_UNDER_WAY && messages.len() >= batch_before);
+            if !messages.is_empty() && worthwhile {
+                batch_before = messages.len();
+                if let Err(why) = self.decide_batch(std::mem::take(&mut messages)) {
+                    return self.finish_all(why).await;
+                }
             }
         }
     }
@@ -107,9 +156,9 @@ impl Task {
         Instant::now() + wait.min(IDLE)
     }
 
-    /// Decides everything that waits, appends it as one entry, then answers.
-    async fn batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
-        let now = Timestamp::now().max(self.decided.last_at);
+    /// Decides everything that waits and hands it on as one entry.
+    fn decide_batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
+        let now = now().max(self.decided.last_at);
         let seq = self.head.seq + 1;
         let mut groups: Vec<Arc<Group>> = Vec::new();
         let lapsed = due(&self.decided, now);
@@ -125,7 +174,8 @@ impl Task {
             }
             let reply = match decide(&self.decided, &asked, now) {
                 Decision::Do(events) => {
-                    let group = Group { at: now, by: asked.by, key: asked.key, trace: asked.trace, events };
+                    let (by, key, trace) = (asked.by, asked.key, asked.trace.clone());
+                    let group = Group { at: now, by, key, trace, events };
                     self.decide_into(&mut groups, group, seq)?;
                     Reply::Group(groups.len() - 1)
                 }
@@ -140,11 +190,15 @@ impl Task {
             };
             waiting.push(Waiting { asker: answer, reply });
         }
-        if groups.is_empty() {
+        if !groups.is_empty() {
+            self.append(now, groups, waiting);
+        } else if let Some(last) = self.under_way.back_mut() {
+            // What these answers rest on is not committed yet.
+            last.waiting.extend(waiting);
+        } else {
             self.answer(waiting, &[], None);
-            return Ok(());
         }
-        self.append(now, groups, waiting).await
+        Ok(())
     }
 
     fn decide_into(
@@ -162,68 +216,94 @@ impl Task {
         Ok(())
     }
 
-    async fn append(
-        &mut self,
-        at: Timestamp,
-        groups: Vec<Arc<Group>>,
-        waiting: Vec<Waiting>,
-    ) -> Result<(), &'static str> {
-        let (show, ballot, head) = (self.show, self.ballot, self.head.clone());
-        let append = Append { show, ballot, head, at, groups: groups.clone() };
-        let appended = self.hosts.0.means.writer.append(append).await;
+    fn append(&mut self, at: Timestamp, groups: Vec<Arc<Group>>, waiting: Vec<Waiting>) {
+        let append = Append::new(self.show, self.ballot, &self.head, at, &groups);
+        self.head = append.next().clone();
+        let (seq, hash) = (self.head.seq, self.head.hash.clone());
+        let appended = Box::pin(self.hosts.0.means.writer.append(append));
+        self.under_way.push_back(Batch { seq, hash, groups, waiting, appended });
+    }
+
+    /// The first of what is under way came to its end.
+    async fn finish(&mut self, appended: Appended) -> Result<(), &'static str> {
         match appended {
-            Appended::Done(head) => {
-                self.head = head;
-                self.commit(&groups);
-                self.answer(waiting, &groups, None);
+            Appended::Done(_) => {
+                if let Some(batch) = self.under_way.pop_front() {
+                    self.commit(batch);
+                }
                 Ok(())
             }
+            // Nothing was written, and no later entry can be without this one.
             Appended::Lost => {
-                self.answer(waiting, &groups, Some(HostError::Stopped));
+                self.fail(HostError::Stopped);
                 Err("another process leads")
             }
             Appended::Failed(why) => {
-                self.answer(waiting, &groups, Some(HostError::Unavailable(why)));
+                self.fail(HostError::Unavailable(why));
                 Err("the journal refused")
             }
-            Appended::Unknown(next) => {
-                let failure = match self.settle(&next).await {
-                    Some(true) => {
-                        self.commit(&groups);
-                        None
+            Appended::Unknown(_) => {
+                match self.settle().await {
+                    Some(written) => {
+                        for batch in self.under_way.drain(..written).collect::<Vec<_>>() {
+                            self.commit(batch);
+                        }
+                        self.fail(HostError::Stopped);
                     }
-                    Some(false) => Some(HostError::Stopped),
-                    None => Some(HostError::OutcomeUnknown),
-                };
-                self.answer(waiting, &groups, failure);
+                    None => self.fail(HostError::OutcomeUnknown),
+                }
                 Err("an unknown outcome was settled")
             }
         }
     }
 
-    /// Whether a batch of unknown outcome was written; none where even that cannot be learnt.
-    async fn settle(&self, next: &Head) -> Option<bool> {
-        for _ in 0..SETTLE_TRIES {
-            match self.hosts.0.means.journal.settle(self.show, next.seq, &next.hash).await {
-                Ok(settled) => return Some(was_done(settled)),
-                Err(error) => tracing::warn!(show = %self.show, %error, "cannot settle yet"),
+    /// Lets what is under way come to its end.
+    async fn finish_all(&mut self, why: &'static str) -> &'static str {
+        while !self.under_way.is_empty() {
+            let appended = next(&mut self.under_way).await;
+            if let Err(why) = self.finish(appended).await {
+                return why;
             }
-            sleep(SETTLE_PAUSE).await;
         }
-        None
+        why
     }
 
-    /// Brings the committed state to what was just written, for readers and the projector.
-    fn commit(&mut self, groups: &[Arc<Group>]) {
-        let seq = self.decided.seq;
+    /// How many of the batches under way were written; none where even that cannot be learnt. After it this
+    /// ballot writes nothing more.
+    fn settle(&self) -> impl Future<Output = Option<usize>> + Send + use<> {
+        let (journal, show) = (self.hosts.0.means.journal.clone(), self.show);
+        let appends: Vec<(u64, Vec<u8>)> =
+            self.under_way.iter().map(|batch| (batch.seq, batch.hash.clone())).collect();
+        async move {
+            for _ in 0..SETTLE_TRIES {
+                match journal.settle(show, &appends).await {
+                    Ok(written) => return Some(written.min(appends.len())),
+                    Err(error) => tracing::warn!(%show, %error, "cannot settle yet"),
+                }
+                sleep(SETTLE_PAUSE).await;
+            }
+            None
+        }
+    }
+
+    fn fail(&mut self, failure: HostError) {
+        for batch in self.under_way.drain(..).collect::<Vec<_>>() {
+            self.answer(batch.waiting, &batch.groups, Some(failure.clone()));
+        }
+    }
+
+    /// Brings the committed state to what was just written, for readers and the projector; then answers.
+    fn commit(&mut self, batch: Batch) {
+        let Batch { seq, groups, waiting, .. } = batch;
         {
             let mut committed = self.committed.write().expect("never poisoned");
-            if let Err(why) = committed.apply(seq, groups) {
+            if let Err(why) = committed.apply(seq, &groups) {
                 tracing::error!(show = %self.show, why, "the committed state does not follow the decided one");
             }
             self.live.publish(&committed);
+            self.hosts.0.means.projector.committed(self.show, seq, groups.iter().map(Arc::as_ref));
         }
-        self.hosts.0.means.projector.nudge(self.show);
+        self.answer(waiting, &groups, None);
     }
 
     fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
@@ -246,5 +326,13 @@ impl Task {
             // Who no longer listens finds the result under the key.
             let _ = asker.send(answer);
         }
+    }
+}
+
+/// The outcome of the first batch under way.
+async fn next(under_way: &mut VecDeque<Batch>) -> Appended {
+    match under_way.front_mut() {
+        Some(batch) => batch.appended.as_mut().await,
+        None => std::future::pending().await,
     }
 }

@@ -12,5 +12,5 @@ mod writer;
 pub mod years;
 
 pub use entry::{Ballot, Entry, Head, chain};
-pub use store::{Attempts, Journal, JournalError, Settled};
+pub use store::{Attempts, Journal, JournalError};
 pub use writer::{Append, Appended, Writer};

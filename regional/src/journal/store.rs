@@ -53,13 +53,6 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
         .map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message()))
 }
 
-/// What became of a batch whose outcome was unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    Done,
-    NotDone,
-}
-
 /// Postgres has no unsigned integers; these numbers count from one and never reach the sign.
 pub(super) fn big(number: u64) -> i64 {
     i64::try_from(number).expect("sequence numbers, epochs and sessions stay below 2^63")
@@ -191,18 +184,23 @@ impl Journal {
         Ok(row.map(|row| head(&row).promised))
     }
 
-    /// What became of the append that would have brought `show` to (`seq`, `hash`). Bumping the nonce waits
-    /// for a transaction in flight, and makes a later straggler of it miss.
-    pub async fn settle(&self, show: ShowId, seq: u64, hash: &[u8]) -> Result<Settled, JournalError> {
-        let bump = "UPDATE show_head SET nonce = nonce + 1 WHERE show_id = $1 RETURNING seq";
+    /// How many of a show's appends were written, of those that would have brought it to these (seq, hash) one
+    /// after the other. Bumping the nonce waits for a transaction in flight, and makes every later straggler
+    /// miss.
+    pub async fn settle(&self, show: ShowId, appends: &[(u64, Vec<u8>)]) -> Result<usize, JournalError> {
+        let bump = "UPDATE show_head SET nonce = nonce + 1 WHERE show_id = $1";
         let client = self.pool.get().await?;
-        let row = client.query_opt(bump, &[&show.0]).await?.ok_or(JournalError::Unknown)?;
-        if number(&row, "seq") < seq {
-            return Ok(Settled::NotDone);
+        if client.execute(bump, &[&show.0]).await? == 0 {
+            return Err(JournalError::Unknown);
         }
-        let select = "SELECT 1 FROM show_journal WHERE show_id = $1 AND seq = $2 AND hash = $3";
-        let found = client.query_opt(select, &[&show.0, &big(seq), &hash]).await?;
-        Ok(if found.is_some() { Settled::Done } else { Settled::NotDone })
+        let (seqs, hashes): (Vec<i64>, Vec<&[u8]>) =
+            appends.iter().map(|(seq, hash)| (big(*seq), hash.as_slice())).unzip();
+        let select = "SELECT count(*) FROM show_journal j
+                        JOIN unnest($2::bigint[], $3::bytea[]) AS b (seq, hash) USING (seq, hash)
+                       WHERE j.show_id = $1";
+        let row = client.query_one(select, &[&show.0, &seqs, &hashes]).await?;
+        // They are a chain: what is there is its beginning.
+        Ok(usize::try_from(row.get::<_, i64>(0)).expect("a count"))
     }
 }
 

@@ -34,7 +34,7 @@ async fn write(journal: &Journal, writer: &Writer, show: ShowId, entries: u64) {
             1 => Event::Created(Box::new(facts)),
             _ => Event::Led { epoch: 1, session: 1, attempt: seq },
         };
-        let append = Append { show, ballot, head, at: Timestamp::now(), groups: vec![group(event)] };
+        let append = Append::new(show, ballot, &head, Timestamp::now(), &[group(event)]);
         let Appended::Done(next) = writer.append(append).await else { panic!("entry {seq}") };
         head = next;
     }
@@ -69,7 +69,7 @@ async fn every_statement_about_a_journal_touches_its_own_year_only() {
     for _ in 0..10 {
         assert_eq!(journal.fold(show, 20).await.unwrap().unwrap().seq, 20);
         journal.entry(show, 7).await.unwrap();
-        journal.settle(show, 20, b"another").await.unwrap();
+        journal.settle(show, &[(20, b"another".to_vec())]).await.unwrap();
     }
     // Postgres tells its counts a little later.
     until("the counts", async || {

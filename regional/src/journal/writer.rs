@@ -1,14 +1,24 @@
 //! The one pipeline that appends: what waits from all shows goes into one statement, so that a thousand
 //! busy shows cost one commit. A show whose head is not as expected fails alone.
+//!
+//! Invariant: the entries of a show reach Postgres in the order in which they were given, on one connection,
+//! each in a later statement than the one it goes on from.
 
+use std::borrow::Borrow;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::ShowId;
-use deadpool_postgres::Pool;
+use deadpool_postgres::{ClientWrapper, Object, Pool};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use jiff::Timestamp;
+use prometheus::HistogramTimer;
 use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 use super::entry::{Ballot, Head, chain};
 use super::store::{big, describe};
@@ -18,17 +28,44 @@ use crate::show::{self, Group};
 /// At most this many shows in one statement.
 const MAX_BATCH: usize = 256;
 
+/// Statements under way at once: while one is committed, the next is on its way there. More would only make
+/// them smaller.
+const OVERLAP: usize = 2;
+
 /// After this the outcome is unknown.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A batch of one show for its next entry.
+/// One entry of one show on its way into the journal, encoded and hashed.
 pub struct Append {
-    pub show: ShowId,
-    pub ballot: Ballot,
-    /// The head it was decided against.
-    pub head: Head,
-    pub at: Timestamp,
-    pub groups: Vec<Arc<Group>>,
+    show: ShowId,
+    ballot: Ballot,
+    at: Timestamp,
+    /// The head it goes on from: the hash covers place, ballot and content of all before.
+    before: Vec<u8>,
+    next: Head,
+    events: Vec<u8>,
+}
+
+impl Append {
+    /// `head`: the one it was decided against.
+    pub fn new<G: Borrow<Group>>(
+        show: ShowId,
+        ballot: Ballot,
+        head: &Head,
+        at: Timestamp,
+        groups: &[G],
+    ) -> Self {
+        let events = show::encode(groups);
+        let seq = head.seq + 1;
+        let hash = chain(&head.hash, show, seq, ballot, show::FORMAT, &events);
+        let next = Head { promised: ballot, accepted: ballot, seq, committed: seq, hash, nonce: head.nonce };
+        Self { show, ballot, at, before: head.hash.clone(), next, events }
+    }
+
+    /// The head once it is written; the entry after it goes on from there, even before it is.
+    pub fn next(&self) -> &Head {
+        &self.next
+    }
 }
 
 /// What became of it.
@@ -46,99 +83,177 @@ pub enum Appended {
 
 struct Waiting {
     append: Append,
-    next: Head,
-    events: Vec<u8>,
     answer: oneshot::Sender<Appended>,
 }
 
+/// Cheap to clone.
 #[derive(Clone)]
-pub struct Writer(mpsc::Sender<Waiting>);
+pub struct Writer(mpsc::UnboundedSender<Waiting>);
 
-/// One statement is one transaction. Rows are locked in order of show, so that two writers cannot deadlock.
+/// One statement is one transaction. A hash stands for all that came before, so that with the promised ballot
+/// and the nonce it is the whole head. Rows are locked in order of show, so that two writers cannot deadlock.
 const APPEND: &str = "
-WITH batch AS (
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[],
-                         $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
-                         $12::bytea[], $13::bytea[])
-        AS b (show_id, seq, hash, epoch, session, attempt, accepted_epoch, accepted_session, accepted_attempt,
-              nonce, at, new_hash, events)
-), locked AS (
-    SELECT h.show_id FROM show_head h JOIN batch b USING (show_id)
-     WHERE h.seq = b.seq AND h.nonce = b.nonce AND h.hash = b.hash
+WITH locked AS (
+    SELECT b.show_id, h.seq + 1 AS seq, b.epoch, b.session, b.attempt, b.at, b.new_hash, b.events
+      FROM unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                  $7::timestamptz[], $8::bytea[], $9::bytea[])
+        AS b (show_id, hash, nonce, epoch, session, attempt, at, new_hash, events)
+      JOIN show_head h ON h.show_id = b.show_id
+     WHERE h.hash = b.hash AND h.nonce = b.nonce
        AND (h.promised_epoch, h.promised_session, h.promised_attempt) = (b.epoch, b.session, b.attempt)
-       AND (h.accepted_epoch, h.accepted_session, h.accepted_attempt)
-         = (b.accepted_epoch, b.accepted_session, b.accepted_attempt)
      ORDER BY h.show_id FOR UPDATE OF h
 ), won AS (
     UPDATE show_head h
-       SET seq = b.seq + 1, committed = b.seq + 1, hash = b.new_hash,
-           accepted_epoch = b.epoch, accepted_session = b.session, accepted_attempt = b.attempt
-      FROM batch b JOIN locked USING (show_id)
-     WHERE h.show_id = b.show_id
-    RETURNING h.show_id
-), written AS (
-    INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, hash, events)
-    SELECT b.show_id, b.seq + 1, b.epoch, b.session, b.attempt, b.at, $14, b.new_hash, b.events
-      FROM batch b JOIN won USING (show_id)
-    RETURNING show_id
+       SET seq = l.seq, committed = l.seq, hash = l.new_hash,
+           accepted_epoch = l.epoch, accepted_session = l.session, accepted_attempt = l.attempt
+      FROM locked l WHERE h.show_id = l.show_id
+    RETURNING l.*
 )
-SELECT show_id FROM written";
+INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, hash, events)
+SELECT show_id, seq, epoch, session, attempt, at, $10, new_hash, events FROM won
+RETURNING show_id";
+
+/// The plan never gets better by knowing the values, and making it anew costs as much as the statement; shows
+/// are few beside a statement's table, so each head is found by its key.
+const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off;
+    SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off";
 
 impl Writer {
     /// Starts the pipeline; it ends when the last handle is gone.
     pub fn start(pool: Pool, metrics: Metrics) -> Self {
-        let (sender, receiver) = mpsc::channel(4 * MAX_BATCH);
-        tokio::spawn(run(pool, receiver, metrics));
+        // Bounded by the shows, of which each has few entries under way.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let lane = Lane { pool, metrics, connection: None, queue: VecDeque::new() };
+        tokio::spawn(lane.run(receiver));
         Self(sender)
     }
 
-    /// Appends one entry; the answer is one of four, never a guess.
-    pub async fn append(&self, append: Append) -> Appended {
-        let events = show::encode(&append.groups);
-        let seq = append.head.seq + 1;
-        let hash = chain(&append.head.hash, append.show, seq, append.ballot, show::FORMAT, &events);
-        let next = Head {
-            promised: append.ballot,
-            accepted: append.ballot,
-            seq,
-            committed: seq,
-            hash,
-            nonce: append.head.nonce,
-        };
+    /// Appends one entry; the answer is one of four, never a guess. It is on its way when this returns: the
+    /// entry that goes on from it may be given before the answer is there.
+    pub fn append(&self, append: Append) -> impl Future<Output = Appended> + Send + 'static {
         let (answer, result) = oneshot::channel();
-        let unknown = next.clone();
-        if self.0.send(Waiting { append, next, events, answer }).await.is_err() {
-            return Appended::Failed("the journal's writer has stopped".into());
+        let unknown = append.next.clone();
+        let sent = self.0.send(Waiting { append, answer }).is_ok();
+        async move {
+            if !sent {
+                return Appended::Failed("the journal's writer has stopped".into());
+            }
+            result.await.unwrap_or(Appended::Unknown(unknown))
         }
-        result.await.unwrap_or(Appended::Unknown(unknown))
     }
 }
 
-async fn run(pool: Pool, mut receiver: mpsc::Receiver<Waiting>, metrics: Metrics) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        metrics.journal_batch_shows.observe(batch.len() as f64);
-        let timer = metrics.journal_append_seconds.start_timer();
-        let outcome = write(&pool, &batch).await;
-        timer.observe_duration();
+/// The writer's task with its own connection.
+struct Lane {
+    pool: Pool,
+    metrics: Metrics,
+    connection: Option<Connection>,
+    /// What waits for its turn.
+    queue: VecDeque<Waiting>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    client: Arc<ClientWrapper>,
+    append: Statement,
+}
+
+/// What became of one statement.
+struct Written {
+    batch: Vec<Waiting>,
+    outcome: Result<HashSet<ShowId>, Failure>,
+}
+
+impl Lane {
+    async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Waiting>) {
+        let mut under_way = FuturesOrdered::new();
+        let mut arrived = Vec::with_capacity(MAX_BATCH);
+        loop {
+            tokio::select! {
+                // First, so that a statement is sent before the next one is made.
+                biased;
+                Some(written) = under_way.next(), if !under_way.is_empty() => self.answer(written),
+                count = receiver.recv_many(&mut arrived, MAX_BATCH), if self.queue.is_empty() => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.queue.extend(arrived.drain(..));
+                }
+                () = std::future::ready(()), if !self.queue.is_empty() && under_way.len() < OVERLAP => {
+                    // What came meanwhile goes along.
+                    while self.queue.len() < MAX_BATCH && let Ok(waiting) = receiver.try_recv() {
+                        self.queue.push_back(waiting);
+                    }
+                    let batch = self.next_batch();
+                    self.metrics.journal_batch_shows.observe(batch.len() as f64);
+                    match self.connect().await {
+                        Ok(connection) => {
+                            let timer = self.metrics.journal_append_seconds.start_timer();
+                            under_way.push_back(write(connection, batch, timer));
+                        }
+                        Err(why) => self.answer(Written { batch, outcome: Err(Failure::NotDone(why)) }),
+                    }
+                }
+            }
+        }
+        while let Some(written) = under_way.next().await {
+            self.answer(written);
+        }
+    }
+
+    /// One entry a show: what goes on from an entry of this statement waits for the next.
+    fn next_batch(&mut self) -> Vec<Waiting> {
+        let mut shows = HashSet::with_capacity(self.queue.len());
+        let (mut batch, mut later) = (Vec::with_capacity(self.queue.len()), VecDeque::new());
+        for waiting in self.queue.drain(..) {
+            if batch.len() < MAX_BATCH && shows.insert(waiting.append.show) {
+                batch.push(waiting);
+            } else {
+                later.push_back(waiting);
+            }
+        }
+        self.queue = later;
+        batch
+    }
+
+    /// The writer's own connection, made anew where it was lost.
+    async fn connect(&mut self) -> Result<Connection, String> {
+        if let Some(connection) = self.connection.as_ref().filter(|c| !c.client.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let client = self.pool.get().await.map_err(|error| error.to_string())?;
+        // Its settings are the writer's alone, so it never goes back.
+        let client = Object::take(client);
+        client.batch_execute(SETTINGS).await.map_err(|error| describe(&error))?;
+        let append = client.prepare(APPEND).await.map_err(|error| describe(&error))?;
+        let connection = Connection { client: Arc::new(client), append };
+        self.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn answer(&mut self, Written { batch, outcome }: Written) {
         let label = match &outcome {
             Ok(_) => "done",
             Err(Failure::NotDone(_)) => "failed",
             Err(Failure::Unknown(_)) => "unknown",
         };
-        metrics.journal_statements.with_label_values(&[label]).inc();
-        for waiting in batch.drain(..) {
-            let answer = match &outcome {
-                Ok(won) if won.contains(&waiting.append.show) => Appended::Done(waiting.next),
+        self.metrics.journal_statements.with_label_values(&[label]).inc();
+        for Waiting { append, answer } in batch {
+            let appended = match &outcome {
+                Ok(won) if won.contains(&append.show) => Appended::Done(append.next),
                 Ok(_) => Appended::Lost,
                 Err(Failure::NotDone(why)) => Appended::Failed(why.clone()),
-                Err(Failure::Unknown(_)) => Appended::Unknown(waiting.next),
+                Err(Failure::Unknown(_)) => Appended::Unknown(append.next),
             };
             // A host that is gone learns it from the journal when it leads again.
-            let _ = waiting.answer.send(answer);
+            let _ = answer.send(appended);
         }
         if let Err(failure) = outcome {
             tracing::error!(%failure, "append failed");
+            if matches!(failure, Failure::Unknown(_)) {
+                // A statement may still be running there; nothing more is sent after it.
+                self.connection = None;
+            }
         }
     }
 }
@@ -151,49 +266,39 @@ enum Failure {
     Unknown(String),
 }
 
-async fn write(pool: &Pool, batch: &[Waiting]) -> Result<Vec<ShowId>, Failure> {
-    let client = pool.get().await.map_err(|e| Failure::NotDone(e.to_string()))?;
-    let statement = client.prepare_cached(APPEND).await.map_err(|e| Failure::NotDone(describe(&e)))?;
-    let of = |f: fn(&Waiting) -> u64| batch.iter().map(|w| big(f(w))).collect::<Vec<i64>>();
+async fn write(connection: Connection, batch: Vec<Waiting>, timer: HistogramTimer) -> Written {
+    let outcome = execute(&connection, &batch).await;
+    timer.observe_duration();
+    Written { batch, outcome }
+}
+
+async fn execute(connection: &Connection, batch: &[Waiting]) -> Result<HashSet<ShowId>, Failure> {
+    let of = |f: fn(&Append) -> u64| batch.iter().map(|w| big(f(&w.append))).collect::<Vec<i64>>();
     let shows: Vec<uuid::Uuid> = batch.iter().map(|w| w.append.show.0).collect();
-    let seqs = of(|w| w.append.head.seq);
-    let hashes: Vec<&[u8]> = batch.iter().map(|w| w.append.head.hash.as_slice()).collect();
-    let ballots =
-        [of(|w| w.append.ballot.epoch), of(|w| w.append.ballot.session), of(|w| w.append.ballot.attempt)];
-    let accepted = [
-        of(|w| w.append.head.accepted.epoch),
-        of(|w| w.append.head.accepted.session),
-        of(|w| w.append.head.accepted.attempt),
-    ];
-    let nonces: Vec<i64> = batch.iter().map(|w| w.append.head.nonce).collect();
+    let hashes: Vec<&[u8]> = batch.iter().map(|w| w.append.before.as_slice()).collect();
+    let nonces: Vec<i64> = batch.iter().map(|w| w.append.next.nonce).collect();
+    let ballots = [of(|a| a.ballot.epoch), of(|a| a.ballot.session), of(|a| a.ballot.attempt)];
     let ats: Vec<Timestamp> = batch.iter().map(|w| w.append.at).collect();
-    let new_hashes: Vec<&[u8]> = batch.iter().map(|w| w.next.hash.as_slice()).collect();
-    let events: Vec<&[u8]> = batch.iter().map(|w| w.events.as_slice()).collect();
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 14] = [
+    let new_hashes: Vec<&[u8]> = batch.iter().map(|w| w.append.next.hash.as_slice()).collect();
+    let events: Vec<&[u8]> = batch.iter().map(|w| w.append.events.as_slice()).collect();
+    let params: [&(dyn ToSql + Sync); 10] = [
         &shows,
-        &seqs,
         &hashes,
+        &nonces,
         &ballots[0],
         &ballots[1],
         &ballots[2],
-        &accepted[0],
-        &accepted[1],
-        &accepted[2],
-        &nonces,
         &ats,
         &new_hashes,
         &events,
         &show::FORMAT,
     ];
-    match tokio::time::timeout(DEADLINE, client.query(&statement, &params)).await {
+    let asked = connection.client.query(&connection.append, &params);
+    match tokio::time::timeout(DEADLINE, asked).await {
         Ok(Ok(rows)) => Ok(rows.iter().map(|row| ShowId(row.get(0))).collect()),
         Ok(Err(error)) if surely_rolled_back(&error) => Err(Failure::NotDone(describe(&error))),
         Ok(Err(error)) => Err(Failure::Unknown(describe(&error))),
-        Err(_) => {
-            // The statement may still be running on this connection; it must not serve anyone else.
-            drop(deadpool_postgres::Object::take(client));
-            Err(Failure::Unknown("no answer in time".into()))
-        }
+        Err(_) => Err(Failure::Unknown("no answer in time".into())),
     }
 }
 

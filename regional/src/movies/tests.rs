@@ -59,8 +59,8 @@ async fn show(
 ) -> ShowId {
     let (id, at) = (ShowId::new(region.app.region()), at.parse::<Timestamp>().unwrap());
     let insert =
-        "INSERT INTO shows (id, cinema_id, hall_id, movie_id, starts_at, ends_at, status, home, view)
-                  VALUES ($1, $2, $3, $4, $5, $5, $6, 'eu', '{}')";
+        "INSERT INTO shows (id, cinema_id, hall_id, movie_id, starts_at, ends_at, status, home, currency, view)
+                  VALUES ($1, $2, $3, $4, $5, $5, $6, 'eu', 'EUR', '{}')";
     let client = region.app.db().await.unwrap();
     client.execute(insert, &[&id.0, &cinema.0, &hall.0, &movie.0, &at, &status]).await.unwrap();
     id

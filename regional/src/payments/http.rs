@@ -9,7 +9,6 @@ use common::{Amount, Money, PaymentId, Problem, RefundId, ReservationId};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -225,11 +224,12 @@ struct PaymentListing {
     cursor: Option<String>,
 }
 
+// Ids sort as (own, show_id).
 const OWN: &str = "
-SELECT view, created_at, id FROM payments
- WHERE ($1::text IS NULL OR customer = $1)
-   AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::text))
- ORDER BY created_at DESC, id DESC LIMIT $4";
+SELECT p.*, s.currency FROM payments p JOIN shows s ON s.id = p.show_id
+ WHERE ($1::uuid IS NULL OR p.customer = $1)
+   AND ($2::timestamptz IS NULL OR (p.created_at, p.own, p.show_id) < ($2, $3::bytea, $4::uuid))
+ ORDER BY p.created_at DESC, p.own DESC, p.show_id DESC LIMIT $5";
 
 /// List payments
 ///
@@ -243,16 +243,21 @@ async fn own(
     State(app): State<App>,
     authorized: Authorized,
     Query(query): Query<PaymentListing>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<PaymentView>>, Problem> {
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let (created_at, id) = list::position(after)?;
+    let after: Option<(Timestamp, PaymentId)> = list::position(after)?;
+    let (created_at, own, show) =
+        after.map_or((None, None, None), |(at, id)| (Some(at), Some(id.own().to_vec()), Some(id.show().0)));
     let staff = authorized.may(Some(app.region()), "payment", "read");
-    let customer = if staff { None } else { Some(authorized.actor()?.user().to_string()) };
+    let customer = if staff { None } else { Some(authorized.actor()?.user().0) };
     app.projector.caught_up().await;
-    let rows =
-        app.db().await?.query(OWN, &[&customer, &created_at, &id, &(limit + 1)]).await.map_err(db_failed)?;
-    Ok(Json(list::page(&rows, limit)))
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&customer, &created_at, &own, &show, &(limit + 1)];
+    let rows = app.db().await?.query(OWN, &params).await.map_err(db_failed)?;
+    let items: Vec<PaymentView> =
+        rows.iter().map(PaymentView::stored).collect::<Result<_, _>>().map_err(db_failed)?;
+    Ok(Json(Page::of(items, limit, |view| format!("{} {}", view.created_at, view.id))))
 }
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]

@@ -4,32 +4,28 @@
 
 use std::time::Duration;
 
-use common::{PaymentId, RefundId, ReservationId, ShowId};
+use common::{PaymentId, RefundId, ShowId};
 use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::saga;
 use crate::app::App;
 use crate::host::{Answer, HostError};
-use crate::show::{Asked, Command, Event};
+use crate::show::{Asked, Command, Event, Reservation, ShowStatus};
 
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Halls' bookings are tidied up every so many passes.
 const PASSES_BETWEEN_BOOKINGS: u32 = 15;
 
-// Younger ones are still with the request that started them.
-const OPEN_PAYMENTS: &str = "
-SELECT id FROM payments WHERE status = 'pending' AND created_at < now() - interval '10 seconds'
- ORDER BY created_at LIMIT 200";
-const OPEN_REFUNDS: &str = "
-SELECT id FROM refunds WHERE status = 'pending' AND created_at < now() - interval '10 seconds'
- ORDER BY created_at LIMIT 200";
+/// Shows in which something waits: a hold that ran out though nobody leads the show, money under way for long,
+/// seats of a canceled show. The projector knows from when on.
+const TO_ATTEND: &str = "
+SELECT show_id FROM projected WHERE attend_at < now() ORDER BY attend_at LIMIT 200";
 
-/// A show that is led expires its reservations itself, in time.
-const LAPSED: &str = "
-SELECT id FROM reservations WHERE status = 'reserved' AND expires_at < now() - interval '1 second'
- ORDER BY expires_at LIMIT 200";
+/// A younger payment or refund is still with the request that started it.
+const LATE: SignedDuration = SignedDuration::from_secs(10);
 
 /// A hall booked for a show that never came to be is free again.
 const ORPHANED_BOOKINGS: &str = "
@@ -45,11 +41,6 @@ DELETE FROM hall_bookings b USING shows s
 /// Nothing can be booked for the past, so what was is in nobody's way.
 const PAST_BOOKINGS: &str = "
 DELETE FROM hall_bookings WHERE upper(during) < now() - interval '1 day'";
-
-/// Canceled shows in which somebody still has seats.
-const CALLED_OFF: &str = "
-SELECT DISTINCT s.id FROM shows s JOIN reservations r ON r.show_id = s.id
- WHERE s.status = 'canceled' AND r.status IN ('reserved', 'paid') LIMIT 20";
 
 /// How many reservations of a canceled show one entry ends.
 const CANCELED_AT_ONCE: usize = 200;
@@ -113,28 +104,40 @@ impl Reconciler {
     }
 
     async fn pass(&self) -> anyhow::Result<()> {
-        let payments = self.ids::<PaymentId>(OPEN_PAYMENTS).await?;
-        let refunds = self.ids::<RefundId>(OPEN_REFUNDS).await?;
-        let lapsed = self.ids::<ReservationId>(LAPSED).await?;
+        let rows = self.app.pool.get().await?.query(TO_ATTEND, &[]).await?;
+        let looks: Vec<_> = rows.iter().map(|row| self.look(ShowId(row.get(0)))).collect();
+        let found: Vec<Found> = futures::stream::iter(looks).buffer_unordered(8).collect().await;
+        let payments: Vec<PaymentId> = found.iter().flat_map(|found| &found.payments).copied().collect();
+        let refunds: Vec<RefundId> = found.iter().flat_map(|found| &found.refunds).copied().collect();
         self.app.metrics.pending(payments.len(), refunds.len());
-
         futures::stream::iter(payments).for_each_concurrent(8, |id| self.settle(id)).await;
         futures::stream::iter(refunds).for_each_concurrent(8, |id| self.give_back(id)).await;
-        let shows: std::collections::BTreeSet<ShowId> = lapsed.iter().map(ReservationId::show).collect();
-        futures::stream::iter(shows).for_each_concurrent(8, |show| self.expire(show)).await;
-
-        let called_off = self.app.pool.get().await?.query(CALLED_OFF, &[]).await?;
-        let called_off = called_off.iter().map(|row| ShowId(row.get(0)));
+        let called_off: Vec<ShowId> = found.iter().filter_map(|found| found.called_off).collect();
         futures::stream::iter(called_off).for_each_concurrent(4, |show| self.call_off(show)).await;
         Ok(())
     }
 
-    async fn ids<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-        &self,
-        select: &str,
-    ) -> anyhow::Result<Vec<T>> {
-        let rows = self.app.pool.get().await?.query(select, &[]).await?;
-        rows.iter().map(|row| Ok(row.get::<_, &str>(0).parse()?)).collect()
+    /// What waits in a show. Leading it ends its holds in time; who leads it elsewhere sees to it there.
+    async fn look(&self, show: ShowId) -> Found {
+        let host = match self.app.hosts.get(show).await {
+            Ok(host) => host,
+            Err(why) => {
+                report(&show, Err(why.into()));
+                return Found::default();
+            }
+        };
+        let late = Timestamp::now() - LATE;
+        host.read(|state| {
+            let payments = state.payments.values().filter(|p| p.is_open() && p.started_at < late);
+            let refunds = state.refunds.values().filter(|r| r.is_open() && r.at < late);
+            let called_off =
+                state.status == ShowStatus::Canceled && state.reservations.values().any(Reservation::is_live);
+            Found {
+                payments: payments.map(|payment| payment.id).collect(),
+                refunds: refunds.map(|refund| refund.id).collect(),
+                called_off: called_off.then_some(show),
+            }
+        })
     }
 
     async fn settle(&self, id: PaymentId) {
@@ -161,11 +164,14 @@ impl Reconciler {
     async fn call_off(&self, show: ShowId) {
         calls_off(self.app.clone(), show).await;
     }
+}
 
-    async fn expire(&self, show: ShowId) {
-        let asked = Asked { command: Command::ExpireDue, by: None, key: None, trace: None };
-        report(&show, self.app.hosts.ask(show, asked).await.map(drop).map_err(saga::Stuck::from));
-    }
+/// What the reconciler found in a show.
+#[derive(Default)]
+struct Found {
+    payments: Vec<PaymentId>,
+    refunds: Vec<RefundId>,
+    called_off: Option<ShowId>,
 }
 
 fn report(what: &impl std::fmt::Display, result: Result<(), saga::Stuck>) {

@@ -1,10 +1,13 @@
 //! What the API says of payments and refunds.
 
+use anyhow::Context;
 use common::{Money, PaymentId, RefundId, ReservationId, ShowId};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio_postgres::Row;
 use utoipa::ToSchema;
 
+use crate::reservations::list::named;
 use crate::show::{FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Show};
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -36,6 +39,26 @@ impl PaymentView {
             created_at: payment.started_at,
             settled_at: payment.settled_at,
         }
+    }
+
+    /// From its row in the read model, with its show's currency.
+    pub fn stored(row: &Row) -> anyhow::Result<Self> {
+        let show = ShowId(row.get("show_id"));
+        let currency = row.get::<_, &str>("currency").parse()?;
+        let money = |column: &str| Money::new(row.get(column), currency);
+        Ok(Self {
+            id: PaymentId::of(show, row.get("own")).context("an id of another length")?,
+            reservation_id: ReservationId::of(show, row.get("reservation"))
+                .context("an id of another length")?,
+            show_id: show,
+            method: named(row.get("method"))?,
+            status: named(row.get("status"))?,
+            amount: money("amount"),
+            refunded: money("refunded"),
+            reason: row.get("reason"),
+            created_at: row.get("created_at"),
+            settled_at: row.get("settled_at"),
+        })
     }
 
     /// As it was first answered, however it went on since.

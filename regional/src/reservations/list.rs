@@ -1,14 +1,17 @@
 //! Lists of reservations, from the read model.
 
+use std::str::FromStr;
+
+use anyhow::Context;
 use axum::extract::State;
 use common::authz::Authorized;
 use common::http::{Json, Page, Paging, Path, Query};
-use common::{Problem, RegionName, ShowId};
+use common::{Problem, RegionName, ReservationId, ShowId, UserId};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 
-use super::view::{ReservationView, refreshed};
+use super::view::{ReservationView, Stored};
 use crate::app::{App, db_failed};
 
 #[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -26,11 +29,12 @@ pub(super) struct OwnSearch {
     cursor: Option<String>,
 }
 
+// Ids sort as (own, show_id).
 const OWN: &str = "
-SELECT view, created_at, id FROM reservations
- WHERE ($1::text IS NULL OR customer = $1) AND ($2::text IS NULL OR reference = $2)
-   AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4::text))
- ORDER BY created_at DESC, id DESC LIMIT $5";
+SELECT r.*, s.view AS show, s.currency FROM reservations r JOIN shows s ON s.id = r.show_id
+ WHERE ($1::uuid IS NULL OR r.customer = $1) AND ($2::text IS NULL OR r.reference = $2)
+   AND ($3::timestamptz IS NULL OR (r.created_at, r.own, r.show_id) < ($3, $4::bytea, $5::uuid))
+ ORDER BY r.created_at DESC, r.own DESC, r.show_id DESC LIMIT $6";
 
 /// List one's reservations
 ///
@@ -44,26 +48,26 @@ pub(super) async fn own(
     State(app): State<App>,
     authorized: Authorized,
     Query(query): Query<OwnSearch>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<ReservationView>>, Problem> {
     if let Some(region) = query.region.filter(|region| region != app.region()) {
         return Err(app.elsewhere(region.tag(), "region"));
     }
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let (created_at, id) = position(after)?;
+    let after = position::<ReservationId>(after)?;
+    let (created_at, own, show) = columns(&after);
     let reference = query.reference.map(|text| text.trim().to_ascii_uppercase());
     let staff = authorized.may(Some(app.region()), "reservation", "read");
     // Only with a reference in hand may staff look beyond their own.
-    let customer =
-        if staff && reference.is_some() { None } else { Some(authorized.actor()?.user().to_string()) };
+    let customer = if staff && reference.is_some() { None } else { Some(authorized.actor()?.user().0) };
     app.projector.caught_up().await;
     let rows = app
         .db()
         .await?
-        .query(OWN, &[&customer, &reference, &created_at, &id, &(limit + 1)])
+        .query(OWN, &[&customer, &reference, &created_at, &own, &show, &(limit + 1)])
         .await
         .map_err(db_failed)?;
-    Ok(Json(page(&rows, limit)))
+    Ok(Json(reservations(&rows, limit).map_err(db_failed)?))
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -77,9 +81,9 @@ pub(super) struct ShowListing {
 }
 
 const OF_SHOW: &str = "
-SELECT view, created_at, id FROM reservations
- WHERE show_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::text))
- ORDER BY created_at DESC, id DESC LIMIT $4";
+SELECT r.*, s.view AS show, s.currency FROM reservations r JOIN shows s ON s.id = r.show_id
+ WHERE r.show_id = $1 AND ($2::timestamptz IS NULL OR (r.created_at, r.own) < ($2, $3::bytea))
+ ORDER BY r.created_at DESC, r.own DESC LIMIT $4";
 
 /// List a show's reservations
 ///
@@ -93,41 +97,64 @@ pub(super) async fn of_show(
     State(app): State<App>,
     Path(show): Path<ShowId>,
     Query(query): Query<ShowListing>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<ReservationView>>, Problem> {
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let (created_at, id) = position(after)?;
+    let after = position::<ReservationId>(after)?;
+    let (created_at, own, _) = columns(&after);
     // Learns whether there is such a show, and whether it is ours to answer for.
     app.hosts.get(show).await?;
     app.projector.caught_up().await;
     let rows = app
         .db()
         .await?
-        .query(OF_SHOW, &[&show.0, &created_at, &id, &(limit + 1)])
+        .query(OF_SHOW, &[&show.0, &created_at, &own, &(limit + 1)])
         .await
         .map_err(db_failed)?;
-    Ok(Json(page(&rows, limit)))
+    Ok(Json(reservations(&rows, limit).map_err(db_failed)?))
 }
 
 /// A cursor's content, time and id; shared by the lists that are newest first.
-pub(crate) fn position(after: Option<String>) -> Result<(Option<Timestamp>, Option<String>), Problem> {
-    let Some(after) = after else { return Ok((None, None)) };
-    let parts = after.split_once(' ').and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())));
+pub(crate) fn position<T: FromStr>(after: Option<String>) -> Result<Option<(Timestamp, T)>, Problem> {
+    let Some(after) = after else { return Ok(None) };
+    let parts = after.split_once(' ').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
     match parts {
-        Some((at, id)) => Ok((Some(at), Some(id))),
+        Some(position) => Ok(Some(position)),
         None => Err(Problem::invalid("cursor", "is not a cursor that this list gave")),
     }
 }
 
-/// Rows of (view, created_at, id) as a page.
-pub(crate) fn page(rows: &[Row], limit: i64) -> Page<Value> {
-    let items: Vec<(Value, String)> = rows
-        .iter()
-        .map(|row| {
-            let (at, id): (Timestamp, &str) = (row.get("created_at"), row.get("id"));
-            (refreshed(row.get("view")), format!("{at} {id}"))
-        })
-        .collect();
-    let page = Page::of(items, limit, |(_, position)| position.clone());
-    Page { items: page.items.into_iter().map(|(view, _)| view).collect(), next_cursor: page.next_cursor }
+/// A position as the tables' columns have it: time, own part, show.
+fn columns(
+    after: &Option<(Timestamp, ReservationId)>,
+) -> (Option<Timestamp>, Option<Vec<u8>>, Option<uuid::Uuid>) {
+    let of = |(at, id): &(Timestamp, ReservationId)| (Some(*at), Some(id.own().to_vec()), Some(id.show().0));
+    after.as_ref().map_or((None, None, None), of)
+}
+
+fn reservations(rows: &[Row], limit: i64) -> anyhow::Result<Page<ReservationView>> {
+    let items = rows.iter().map(reservation).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Page::of(items, limit, |view| format!("{} {}", view.created_at, view.id)))
+}
+
+fn reservation(row: &Row) -> anyhow::Result<ReservationView> {
+    let stored = Stored {
+        id: ReservationId::of(ShowId(row.get("show_id")), row.get("own"))
+            .context("an id of another length")?,
+        reference: row.get("reference"),
+        status: named(row.get("status"))?,
+        customer: row.get::<_, Option<uuid::Uuid>>("customer").map(UserId),
+        contact: row.get("contact"),
+        created_at: row.get("created_at"),
+        expires_at: row.get("expires_at"),
+        rest: serde_json::from_str(row.get("rest"))?,
+        show: serde_json::from_value(row.get("show"))?,
+        currency: row.get::<_, &str>("currency").parse()?,
+    };
+    Ok(stored.into())
+}
+
+/// An enum as the tables call it, which is as the API calls it.
+pub(crate) fn named<T: DeserializeOwned>(name: &str) -> anyhow::Result<T> {
+    Ok(serde_json::from_value(serde_json::Value::from(name))?)
 }

@@ -1,8 +1,8 @@
 //! What the API says of a reservation.
 
-use common::{CinemaId, Money, PaymentId, ReservationId, ShowId, TicketId, UserId};
+use common::{CinemaId, Currency, Money, PaymentId, ReservationId, ShowId, TicketId, UserId};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
@@ -52,7 +52,7 @@ pub struct TicketBrief {
 }
 
 /// Enough of the show to print on a list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ShowBrief {
     pub title: String,
     pub cinema_id: CinemaId,
@@ -80,8 +80,6 @@ impl ReservationView {
     pub fn of(show: &Show, reservation: &Reservation) -> Self {
         let plan = &show.plan;
         let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
-        let left = reservation.expires_at.duration_since(Timestamp::now()).as_secs();
-        let open = reservation.status == ReservationStatus::Reserved;
         Self {
             id: reservation.id,
             reference: reservation.reference.clone(),
@@ -91,7 +89,7 @@ impl ReservationView {
             total: plan.money(reservation.total_minor()),
             created_at: reservation.created_at,
             expires_at: reservation.expires_at,
-            expires_in_seconds: if open { left.max(0) } else { 0 },
+            expires_in_seconds: seconds_left(reservation.status, reservation.expires_at),
             customer_id: reservation.customer,
             contact_email: reservation.contact.clone(),
             payments: reservation.payments.clone(),
@@ -126,15 +124,96 @@ fn reserved_seat(show: &Show, line: &SeatLine) -> ReservedSeat {
     }
 }
 
-/// A stored view, with the seconds left as of now (where it tells them).
-pub fn refreshed(mut view: serde_json::Value) -> serde_json::Value {
-    if view.get("expires_in_seconds").is_none() {
-        return view;
+/// What the read model keeps of a reservation beside its columns; short names, since it is written for each.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Rest {
+    /// Seats: name, type, category, price in minor units.
+    s: Vec<(String, SeatType, String, i64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    p: Vec<PaymentId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    t: Vec<(TicketId, String, TicketStatus)>,
+    /// Rules that staff set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    w: Vec<Waiver>,
+}
+
+impl Rest {
+    pub fn of(show: &Show, reservation: &Reservation) -> Self {
+        let name = |seat: u32| show.plan.place(seat).name.clone();
+        let seat = |line: &SeatLine| {
+            (name(line.seat), show.plan.place(line.seat).kind, line.category.clone(), line.amount)
+        };
+        let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
+        Self {
+            s: lines.iter().map(seat).collect(),
+            p: reservation.payments.clone(),
+            t: reservation.tickets.iter().map(|t| (t.id, name(t.seat), t.status)).collect(),
+            w: reservation.waivers.clone(),
+        }
     }
-    let left = match (view["status"].as_str(), view["expires_at"].as_str().map(str::parse::<Timestamp>)) {
-        (Some("reserved"), Some(Ok(at))) => at.duration_since(Timestamp::now()).as_secs().max(0),
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+}
+
+/// A reservation's row, with what its show tells.
+pub struct Stored {
+    pub id: ReservationId,
+    pub reference: String,
+    pub status: ReservationStatus,
+    pub customer: Option<UserId>,
+    pub contact: Option<String>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub rest: Rest,
+    pub show: ShowBrief,
+    pub currency: Currency,
+}
+
+impl From<Stored> for ReservationView {
+    fn from(stored: Stored) -> Self {
+        let money = |amount: i64| Money::new(amount, stored.currency);
+        Self {
+            id: stored.id,
+            reference: stored.reference,
+            show_id: stored.id.show(),
+            status: stored.status,
+            total: money(stored.rest.s.iter().map(|(_, _, _, amount)| amount).sum()),
+            seats: stored
+                .rest
+                .s
+                .into_iter()
+                .map(|(seat, kind, category, amount)| ReservedSeat {
+                    seat,
+                    kind,
+                    category,
+                    price: money(amount),
+                })
+                .collect(),
+            created_at: stored.created_at,
+            expires_at: stored.expires_at,
+            expires_in_seconds: seconds_left(stored.status, stored.expires_at),
+            customer_id: stored.customer,
+            contact_email: stored.contact,
+            payments: stored.rest.p,
+            tickets: stored
+                .rest
+                .t
+                .into_iter()
+                .map(|(id, seat, status)| TicketBrief { id, seat, status })
+                .collect(),
+            waivers: stored.rest.w,
+            show: stored.show,
+        }
+    }
+}
+
+/// By our clock; 0 once it is over.
+fn seconds_left(status: ReservationStatus, expires_at: Timestamp) -> i64 {
+    match status {
+        ReservationStatus::Reserved => expires_at.duration_since(Timestamp::now()).as_secs().max(0),
         _ => 0,
-    };
-    view["expires_in_seconds"] = left.into();
-    view
+    }
 }

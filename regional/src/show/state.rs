@@ -56,7 +56,7 @@ impl SeatState {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReservationStatus {
     Reserved,
@@ -89,7 +89,7 @@ pub struct Reservation {
 }
 
 /// A rule set aside, by whom and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Waiver {
     pub rule: Rule,
     pub by: Option<UserId>,
@@ -97,6 +97,11 @@ pub struct Waiver {
 }
 
 impl Reservation {
+    /// Whether it has seats, or may have them.
+    pub fn is_live(&self) -> bool {
+        matches!(self.status, ReservationStatus::Reserved | ReservationStatus::Paid)
+    }
+
     /// The price of the seats it holds, or held when it ended.
     pub fn total_minor(&self) -> i64 {
         let lines = if self.seats.is_empty() { &self.given_up } else { &self.seats };
@@ -104,7 +109,7 @@ impl Reservation {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TicketStatus {
     Valid,
@@ -129,7 +134,7 @@ pub struct Admission {
     pub nonce: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
     Pending,
@@ -193,6 +198,13 @@ pub struct Refund {
     pub reason: String,
     pub status: RefundStatus,
     pub at: Timestamp,
+}
+
+impl Refund {
+    /// Whether the money is still on its way.
+    pub fn is_open(&self) -> bool {
+        self.status == RefundStatus::Pending
+    }
 }
 
 /// A key that was used: what was asked, and where in the journal what it did stands.

@@ -71,8 +71,12 @@ struct ShowSearch {
 
 /// Nearest cinema first where a point is given, then by start. The distance of all is 0 without one.
 const LIST: &str = "
-SELECT s.view, s.starts_at, s.id, d.distance
+SELECT s.view || jsonb_build_object('availability', jsonb_build_object(
+           'total', p.free + p.held + p.sold + p.blocked,
+           'free', p.free, 'held', p.held, 'sold', p.sold, 'blocked', p.blocked)) AS view,
+       s.starts_at, s.id, d.distance
   FROM shows s
+  JOIN projected p ON p.show_id = s.id
   JOIN cinemas c ON c.id = s.cinema_id
  CROSS JOIN LATERAL (SELECT CASE WHEN $5::float8 IS NULL THEN 0
                                  ELSE distance_m(c.latitude, c.longitude, $5, $6) END AS distance) d

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio_postgres::Transaction;
 
 use super::breach::{Findings, Rule};
+use crate::reservations::view::Rest;
 use crate::show::Show;
 
 /// Compares the read models with `state`, the fold at `committed`. True where they have not come that far yet,
@@ -39,7 +40,7 @@ pub(super) async fn compare(
 type Table = BTreeMap<String, Map<String, Value>>;
 
 /// What the state says, by table and id.
-fn expected(state: &Show) -> [(&'static str, Table); 5] {
+fn expected(state: &Show) -> [(&'static str, Table); 6] {
     let facts = &state.plan.facts;
     let show = row(json!({
         "cinema_id": facts.cinema.0, "hall_id": facts.hall.0, "movie_id": facts.movie.0,
@@ -48,40 +49,51 @@ fn expected(state: &Show) -> [(&'static str, Table); 5] {
     }));
     let reservations = state.reservations.values().map(|r| {
         let row = row(json!({
-            "customer": r.customer, "reference": r.reference, "status": r.status,
+            "customer": r.customer.map(|customer| customer.0), "contact": r.contact,
+            "reference": r.reference, "status": r.status,
             "created_at": r.created_at, "expires_at": r.expires_at,
+            "rest": Rest::of(state, r).to_json(),
         }));
-        (r.id.to_string(), row)
+        (bytes(r.id.own()), row)
     });
     let payments = state.payments.values().map(|p| {
         let customer = state.reservations.get(&p.reservation).and_then(|r| r.customer);
         let row = row(json!({
-            "reservation_id": p.reservation, "customer": customer, "status": p.status,
-            "created_at": p.started_at,
+            "reservation": bytes(p.reservation.own()), "customer": customer.map(|customer| customer.0),
+            "method": p.method, "status": p.status, "amount": p.amount, "refunded": p.refunded,
+            "reason": p.failure, "created_at": p.started_at, "settled_at": p.settled_at,
         }));
-        (p.id.to_string(), row)
+        (bytes(p.id.own()), row)
     });
     let refunds = state.refunds.values().map(|r| {
         let row = row(json!({
-            "payment_id": r.payment, "status": r.status, "amount": r.amount, "created_at": r.at,
+            "payment": bytes(r.payment.own()), "status": r.status, "amount": r.amount, "created_at": r.at,
         }));
-        (r.id.to_string(), row)
+        (bytes(r.id.own()), row)
     });
     let tickets = state.reservations.values().flat_map(|r| {
         r.tickets.iter().map(|t| {
             let row = row(json!({
-                "reservation_id": r.id, "seat": state.plan.place(t.seat).name, "status": t.status,
+                "reservation": bytes(r.id.own()), "seat": state.plan.place(t.seat).name, "status": t.status,
             }));
-            (t.id.to_string(), row)
+            (bytes(t.id.own()), row)
         })
     });
+    let [free, held, sold, blocked] = state.counts();
+    let projected = row(json!({ "free": free, "held": held, "sold": sold, "blocked": blocked }));
     [
+        ("projected", [(facts.show.0.to_string(), projected)].into()),
         ("shows", [(facts.show.0.to_string(), show)].into()),
         ("reservations", reservations.collect()),
         ("payments", payments.collect()),
         ("refunds", refunds.collect()),
         ("tickets", tickets.collect()),
     ]
+}
+
+/// As Postgres writes bytes.
+fn bytes(own: [u8; 10]) -> String {
+    format!("\\x{}", data_encoding::HEXLOWER.encode(&own))
 }
 
 fn row(value: Value) -> Map<String, Value> {
@@ -92,7 +104,11 @@ fn row(value: Value) -> Map<String, Value> {
 }
 
 async fn rows(snapshot: &Transaction<'_>, table: &str, show: ShowId) -> Result<Table, tokio_postgres::Error> {
-    let (column, key) = if table == "shows" { ("id", "id::text") } else { ("show_id", "id") };
+    let (column, key) = match table {
+        "shows" => ("id", "id::text"),
+        "projected" => ("show_id", "show_id::text"),
+        _ => ("show_id", "own::text"),
+    };
     let select = format!("SELECT {key}, to_jsonb(t) FROM {table} t WHERE {column} = $1");
     let rows = snapshot.query(&select, &[&show.0]).await?;
     Ok(rows.iter().map(|row| (row.get(0), self::row(row.get(1)))).collect())

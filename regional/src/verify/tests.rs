@@ -85,6 +85,7 @@ const DAMAGED_ROWS: &[(&str, Rule, &str)] = &[
         Rule::ReadModel,
         "UPDATE reservations SET status = 'paid' WHERE show_id = $1 AND status = 'expired'",
     ),
+    ("seats counted free", Rule::ReadModel, "UPDATE projected SET free = free + 1 WHERE show_id = $1"),
     (
         "a reservation gone",
         Rule::ReadModel,
@@ -109,8 +110,8 @@ const DAMAGED_ROWS: &[(&str, Rule, &str)] = &[
     (
         "a ticket too many",
         Rule::ReadModel,
-        "INSERT INTO tickets (id, reservation_id, show_id, seat, status)
-        SELECT id || '0', reservation_id, show_id, 'B3', 'canceled' FROM tickets WHERE show_id = $1 LIMIT 1",
+        "INSERT INTO tickets (show_id, own, reservation, seat, status)
+        SELECT show_id, own || '0'::bytea, reservation, 'B3', 'canceled' FROM tickets WHERE show_id = $1 LIMIT 1",
     ),
 ];
 
