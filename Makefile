@@ -29,8 +29,9 @@ lint: setup ## Format, clippy, licences and sources, the chart
 	scripts/cargo-deny check licenses bans sources
 	@if [ -x scripts/lint-helm ]; then scripts/lint-helm; fi
 
-bench: build ## Purchases a second through one gateway of the running platform
-	target/release/marquee bench purchase $(ARGS)
+bench: build ## Measure everything, on a platform of its own; figures and plots go to target/bench
+	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo "bench: without nginx seat maps have nothing to be compared with (apt-get install nginx-light)"
+	target/release/marquee bench all $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

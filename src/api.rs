@@ -73,6 +73,11 @@ impl Api {
         Ok(Self { token, ..self.clone() })
     }
 
+    /// The access token, of somebody.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call(Method::GET, path, None::<&()>, None).await
     }

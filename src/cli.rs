@@ -111,6 +111,9 @@ pub struct Up {
     /// How long reserved seats are held
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub hold_secs: Option<u64>,
+    /// The gateways count but refuse nobody: for measuring only
+    #[arg(long)]
+    pub no_limits: bool,
     /// How the services write their logs
     #[arg(long, value_enum, default_value_t = Logs::Json)]
     pub logs: Logs,
@@ -249,7 +252,24 @@ pub enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// The show core against other designs, in process, on the Postgres of a running platform's first region
+    /// The usual design behind a region's handlers
+    #[command(hide = true)]
+    NaiveServer(Service),
+    /// Everything, on a platform of its own in a folder that is removed afterwards
+    All {
+        /// Where figures and plots go
+        #[arg(long, value_name = "DIR", default_value = "target/bench")]
+        out: PathBuf,
+        /// A minute's look at whether everything runs; its figures are no measurement
+        #[arg(long)]
+        short: bool,
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// Only these parts, by the names of their plots
+        #[arg(long, value_name = "PART,…", value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    /// One part of what shows do, against other designs or its target
     Show {
         #[command(subcommand)]
         what: BenchShow,
@@ -259,13 +279,66 @@ pub enum Bench {
 #[derive(Subcommand)]
 pub enum BenchShow {
     /// Everybody wants the same show of 5,000 seats
-    Hot(BenchShowArgs),
+    Hot(BenchBookings),
     /// A thousand shows of 200 seats
-    Spread(BenchShowArgs),
+    Spread(BenchBookings),
+    /// Seat maps, against nginx serving the same bytes as a file
+    Read(BenchRead),
+    /// Thousands watch a seat map while others book
+    Watch(BenchWatch),
+    /// All that visitors do, through a gateway, at a fixed rate
+    Mixed(BenchMixed),
+    /// One customer at a time, against one bare commit
+    Latency(BenchFigures),
+    /// A long journal against a short one: bookings a second, and beginning to lead
+    Flat(BenchFlat),
 }
 
 #[derive(Args)]
-pub struct BenchShowArgs {
+pub struct BenchRead {
+    #[command(flatten)]
+    pub figures: BenchFigures,
+    /// Connections, each asking again as soon as it is answered
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+}
+
+#[derive(Args)]
+pub struct BenchWatch {
+    #[command(flatten)]
+    pub figures: BenchFigures,
+    /// Streams that are open; the server needs as many open files (`ulimit -n`), and so does the bench
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub watchers: u32,
+    /// Bookings a second
+    #[arg(long, value_name = "N", default_value_t = 5.0, value_parser = rate)]
+    pub rate: f64,
+}
+
+#[derive(Args)]
+pub struct BenchMixed {
+    #[command(flatten)]
+    pub figures: BenchFigures,
+    /// Visitors a second
+    #[arg(long, value_name = "N", default_value_t = 300.0, value_parser = rate)]
+    pub rate: f64,
+}
+
+#[derive(Args)]
+pub struct BenchFlat {
+    #[command(flatten)]
+    pub figures: BenchFigures,
+    /// Entries of the long journal; the short one has 1,000
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub entries: u64,
+    /// Entries of the show that is led
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub show_entries: u64,
+}
+
+/// What all measurements have in common.
+#[derive(Args)]
+pub struct BenchFigures {
     /// The running platform's folder
     #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
     pub data: PathBuf,
@@ -273,14 +346,56 @@ pub struct BenchShowArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Of each turn
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
-    pub seconds: u64,
-    /// Numbers of clients; the other designs run at their best and at the first of these
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [64, 256, 1024], value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub clients: Vec<u32>,
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
+    pub seconds: f64,
     /// Write the figures there too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw them there
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct BenchBookings {
+    #[command(flatten)]
+    pub figures: BenchFigures,
+    /// Numbers of clients that each wait for their answer
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [64, 256, 1024, 4096], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: Vec<u32>,
+    /// Clients of the other designs, each with a connection of its own (from 64 on they share 64)
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [4, 8, 16, 64], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Vec<u32>,
+    /// Arrivals a second instead of clients: an open loop, its latency counted from the intended start
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["clients", "connections"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Vec<u32>,
+    /// Where sales are spread: over so many
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub shows: u32,
+    /// Through a gateway to a regional process, instead of in process
+    #[arg(long)]
+    pub http: bool,
+    /// Whether customers want the same seats
+    #[arg(long, value_enum, default_value_t = BenchDemand::Distinct)]
+    pub demand: BenchDemand,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchDemand {
+    /// Nobody asks for a seat that another asked for
+    Distinct,
+    /// Everybody wants the middle, is refused where another was faster, and chooses again
+    Popular,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    if (0.1..=100_000.0).contains(&rate) { Ok(rate) } else { Err("must be 0.1 to 100000".into()) }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    if (0.05..=600.0).contains(&seconds) { Ok(seconds) } else { Err("must be 0.05 to 600".into()) }
 }
 
 fn past(text: &str) -> Result<jiff::Timestamp, String> {

@@ -3,22 +3,17 @@
 mod archives;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use marquee::api::Api;
-use marquee::bench::show::ShowPlan;
-use marquee::bench::{self, Outcome};
 use marquee::import;
 use marquee::launcher::{self, Control, Options, Platform, Progress, Run};
 use marquee::regions;
 use marquee::services;
-use regional::bench::Spread;
 
-use crate::cli::{
-    Bench, BenchShow, BenchShowArgs, Command, Ctl, Database, Databases, GlobalOrder, GlobalService, Import,
-    Order, Up,
-};
+use crate::benching::{self, write_json};
+use crate::cli::{Command, Ctl, Database, Databases, GlobalOrder, GlobalService, Import, Order, Up};
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -28,15 +23,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Import { what: Import::Movies { file, data, url } } => {
             import_movies(&file, &data, url).await
         }
-        Command::Bench { what: Bench::Purchase { data, clients, seconds, json } } => {
-            bench_purchase(&data, clients, seconds, json).await
-        }
-        Command::Bench { what: Bench::Show { what: BenchShow::Hot(args) } } => {
-            bench_show(Spread::Hot, args).await
-        }
-        Command::Bench { what: Bench::Show { what: BenchShow::Spread(args) } } => {
-            bench_show(Spread::Even, args).await
-        }
+        Command::Bench { what } => benching::run(what).await,
         Command::Verify { databases, json } => verify(databases, json).await,
         Command::Archive(order) => archives::run(order).await,
         Command::Global(GlobalService { config, order: None }) => services::global(config.as_deref()).await,
@@ -59,6 +46,7 @@ async fn platform(up: Up) -> anyhow::Result<()> {
         demo: !up.empty,
         reset: up.reset,
         hold_secs: up.hold_secs,
+        no_limits: up.no_limits,
         quiet: false,
         log_format: up.logs.into(),
         ..Options::default()
@@ -203,71 +191,4 @@ async fn import_movies(file: &Path, data: &Path, url: Option<String>) -> anyhow:
     println!("{:<12} {:>7}", "rows", summary.outcomes.values().sum::<usize>());
     anyhow::ensure!(summary.kept() > 0, "no row was good");
     Ok(())
-}
-
-async fn bench_purchase(
-    data: &Path,
-    clients: u32,
-    seconds: u64,
-    json: Option<PathBuf>,
-) -> anyhow::Result<()> {
-    let run = Run::read(data)?;
-    let plan = bench::Plan { clients: clients as usize, duration: Duration::from_secs(seconds) };
-    let progress = Progress::new(0, false);
-    let outcome = bench::purchases(&run, plan, &progress).await;
-    progress.finish();
-    let outcome = outcome?;
-    print(&outcome);
-    write_json(json.as_deref(), &outcome)
-}
-
-async fn bench_show(spread: Spread, args: BenchShowArgs) -> anyhow::Result<()> {
-    let run = Run::read(&args.data)?;
-    let plan = ShowPlan {
-        spread,
-        rounds: args.rounds as usize,
-        time: Duration::from_secs(args.seconds),
-        clients: args.clients.iter().map(|clients| *clients as usize).collect(),
-    };
-    let progress = Progress::new(plan.steps(), false);
-    let outcome = bench::show::show(&run, &plan, &progress).await;
-    progress.finish();
-    let outcome = outcome?;
-    println!("{}", outcome.table());
-    write_json(args.json.as_deref(), &outcome)
-}
-
-fn write_json(file: Option<&Path>, figures: &impl serde::Serialize) -> anyhow::Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    std::fs::write(file, serde_json::to_vec_pretty(figures)?)
-        .with_context(|| format!("{} cannot be written", file.display()))
-}
-
-fn print(outcome: &Outcome) {
-    println!(
-        "\n{} purchases in {:.1} s: {:.1} purchases/s",
-        outcome.purchases, outcome.seconds, outcome.purchases_per_second
-    );
-    println!(
-        "closed loop: {} clients, each waiting for its answer; one seat a purchase, from {} shows, through {}\n",
-        outcome.clients, outcome.shows, outcome.gateway
-    );
-    println!("{:<10} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "max");
-    for (step, latency) in &outcome.latency_ms {
-        println!(
-            "{step:<10} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
-            latency.p50, latency.p90, latency.p99, latency.max
-        );
-    }
-    if outcome.errors.is_empty() {
-        println!("\nno errors");
-    } else {
-        println!("\nerrors by code:");
-        for (code, count) in &outcome.errors {
-            println!("{code:<30} {count:>7}");
-        }
-    }
-    if outcome.sold_out {
-        println!("the free seats ran out before the time did; `up --reset` brings new ones");
-    }
 }

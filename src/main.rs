@@ -1,6 +1,7 @@
 //! The `marquee` command.
 #![allow(clippy::print_stdout, reason = "this is where the program speaks to a person")]
 
+mod benching;
 mod cli;
 mod commands;
 

@@ -41,6 +41,11 @@ pub async fn gateway(file: Option<&Path>) -> anyhow::Result<()> {
     serve(file, |c: &gateway::Config| c.log_format, gateway::run).await
 }
 
+/// The usual design behind a region's handlers, for `marquee bench`.
+pub async fn naive(file: Option<&Path>) -> anyhow::Result<()> {
+    serve(file, |c: &regional::Config| c.log_format, regional::bench::serve_naive).await
+}
+
 pub async fn test_provider(file: Option<&Path>) -> anyhow::Result<()> {
     serve(file, |c: &crate::provider::Config| c.log_format, crate::provider::run).await
 }

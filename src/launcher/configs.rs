@@ -176,7 +176,7 @@ impl Facts<'_> {
                 })
             })
             .collect();
-        json!({
+        let mut config = json!({
             "region": region,
             "listen": self.ports.address(&format!("gateway-{region}")),
             "ops_listen": self.ports.address(&format!("gateway-{region}.ops")),
@@ -186,7 +186,20 @@ impl Facts<'_> {
             "registry_urls": self.registry_urls(),
             "redis_url": self.redis_url(region),
             "log_format": self.options.log_format,
-        })
+        });
+        if self.options.no_limits {
+            let most = json!({"per_sec": 1_000_000, "burst": 1_000_000});
+            for limit in [
+                "auth_per_address",
+                "write_per_user",
+                "write_per_address",
+                "read_per_user",
+                "read_per_address",
+            ] {
+                config["limits"][limit] = most.clone();
+            }
+        }
+        config
     }
 
     fn provider(&self, folder: &std::path::Path) -> Value {

@@ -23,6 +23,8 @@ pub struct Options {
     pub program: PathBuf,
     /// How long reserved seats are held; the services' own default when none.
     pub hold_secs: Option<u64>,
+    /// The gateways' limits so high that nobody meets them: for measuring.
+    pub no_limits: bool,
     /// No progress on standard error.
     pub quiet: bool,
     /// Of the services' logs.
@@ -44,6 +46,7 @@ impl Default for Options {
             reset: false,
             program: std::env::current_exe().unwrap_or_else(|_| "marquee".into()),
             hold_secs: None,
+            no_limits: false,
             quiet: true,
             log_format: LogFormat::Json,
             patience: Duration::from_secs(120),

@@ -1,15 +1,13 @@
 //! Marquee's own design: hosts, journal and projector as a regional process runs them, without HTTP.
 
-use std::collections::BTreeSet;
-
 use common::{CinemaId, HallId, MovieId, RegionName, ReservationId, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
-use raft::client::{RegistryClient, ShowRecord};
+use raft::client::{RegistryClient, RegistryView, ShowRecord};
 use tokio_util::sync::CancellationToken;
 
-use super::{Booking, Design, SEATS_A_BOOKING};
+use super::{Booking, Design, Outcome, SEATS_A_BOOKING};
 use crate::halls::layout::SeatType;
-use crate::host::{Answer, Hosts, Means};
+use crate::host::{Answer, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::projection::{Nudge, Projector};
@@ -20,6 +18,8 @@ use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, Pric
 const ROW: u32 = 50;
 
 pub struct Marquee {
+    region: RegionName,
+    view: RegistryView,
     hosts: Hosts,
     nudge: Nudge,
     shows: Vec<ShowId>,
@@ -42,7 +42,8 @@ impl Marquee {
         let metrics = Metrics::new(&prometheus::Registry::new())?;
         let hosts = Hosts::new(Means {
             region: region.clone(),
-            session: 1,
+            // Later than any other that led shows here.
+            session: Timestamp::now().as_microsecond().unsigned_abs(),
             journal: journal.clone(),
             writer: Writer::start(pool.clone(), metrics.clone()),
             registry,
@@ -58,9 +59,7 @@ impl Marquee {
         for _ in 0..shows {
             let facts = facts(&region, seats);
             let id = facts.show;
-            let replicas = vec![region.clone()];
-            let (home, owner) = (region.clone(), region.clone());
-            view.note(ShowRecord { id, home, owner, epoch: 1, replicas, prior: Vec::new() });
+            view.note(owned(id, &region));
             let events = vec![Event::Created(Box::new(facts))];
             hosts
                 .create(id, Group { at: Timestamp::now(), by: None, key: None, trace: None, events })
@@ -70,21 +69,22 @@ impl Marquee {
         let names = (0..seats).map(|seat| format!("{}{}", row_name(seat / ROW), seat % ROW + 1)).collect();
         let customers = (0..10_000).map(|_| UserId::new()).collect();
         nudge.caught_up().await;
-        Ok(Self { hosts, nudge, shows: ids, names, customers, stop })
+        Ok(Self { region, view, hosts, nudge, shows: ids, names, customers, stop })
     }
 
-    /// Waits until the read models have followed.
-    pub async fn projected(&self) {
-        while self.nudge.is_behind() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+    /// Tells the process that it owns a show which it did not create.
+    pub(super) fn owns(&self, show: ShowId) {
+        self.view.note(owned(show, &self.region));
     }
 
-    /// Entries of the journals: how many bookings shared a commit.
-    pub fn entries(&self) -> u64 {
-        let shows: BTreeSet<ShowId> = self.shows.iter().copied().collect();
-        shows.iter().filter_map(|show| self.hosts.peek(*show)).map(|host| host.read(|show| show.seq)).sum()
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
+}
+
+fn owned(id: ShowId, region: &RegionName) -> ShowRecord {
+    let (home, owner, replicas) = (region.clone(), region.clone(), vec![region.clone()]);
+    ShowRecord { id, home, owner, epoch: 1, replicas, prior: Vec::new() }
 }
 
 impl Drop for Marquee {
@@ -99,7 +99,7 @@ fn row_name(row: u32) -> String {
     if row < 26 { letter(row).to_string() } else { format!("{}{}", letter(row / 26 - 1), letter(row)) }
 }
 
-fn facts(region: &RegionName, seats: u32) -> Created {
+pub(super) fn facts(region: &RegionName, seats: u32) -> Created {
     let seat = |n: u16| PlanSeat { number: n + 1, kind: SeatType::Standard, x: Some(n.into()) };
     let row = |row: u32| PlanRow {
         row: row_name(row),
@@ -133,11 +133,13 @@ fn facts(region: &RegionName, seats: u32) -> Created {
 
 #[tonic::async_trait]
 impl Design for Marquee {
-    fn name(&self) -> &'static str {
-        "marquee"
+    async fn settled(&self) {
+        while self.nudge.is_behind() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
-    async fn book(&self, booking: Booking) -> anyhow::Result<bool> {
+    async fn book(&self, booking: Booking) -> anyhow::Result<Outcome> {
         let show = self.shows[booking.show as usize];
         let seats = booking.seat..booking.seat + SEATS_A_BOOKING;
         let seats = seats.map(|seat| (self.names[seat as usize].clone(), None)).collect();
@@ -152,13 +154,11 @@ impl Design for Marquee {
             by_staff: false,
         });
         let asked = Asked { command, by: Some(customer), key: None, trace: None };
-        match self.hosts.ask(show, asked).await? {
-            (_, Answer::Done { .. }) => Ok(true),
-            (_, Answer::Refused { refusal, .. }) => {
-                tracing::warn!(?refusal, "refused");
-                Ok(false)
-            }
-            (_, Answer::Already) => Ok(false),
+        match self.hosts.ask(show, asked).await {
+            Ok((_, Answer::Done { .. })) => Ok(Outcome::Booked),
+            Ok((_, Answer::Refused { .. } | Answer::Already)) => Ok(Outcome::Taken),
+            Err(HostError::Busy) => Ok(Outcome::Busy),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod http;
 pub(crate) mod list;
 pub mod origin;
-mod requests;
+pub(crate) mod requests;
 pub mod view;
 
 pub(crate) use http::visible;
