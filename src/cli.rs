@@ -162,7 +162,7 @@ pub struct Target {
 }
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Archive {
     #[command(flatten)]
     pub databases: Databases,
