@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use common::UserId;
 use common::authz::Authority;
@@ -33,17 +34,21 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// How long a start waits for the feed.
+const AWAITED: Duration = Duration::from_secs(5);
+
 /// Keeps the authority current from the feed, in memory.
 pub struct InMemory {
     authority: Arc<Authority>,
     position: AtomicI64,
     seen: Dependency,
     metrics: Metrics,
+    started: Instant,
 }
 
 impl InMemory {
     pub fn new(authority: Arc<Authority>, seen: Dependency, metrics: Metrics) -> Self {
-        Self { authority, position: AtomicI64::new(0), seen, metrics }
+        Self { authority, position: AtomicI64::new(0), seen, metrics, started: Instant::now() }
     }
 }
 
@@ -63,8 +68,9 @@ impl Follower for InMemory {
 
     fn connection(&self, fault: Option<String>) {
         self.metrics.feed_up.set(fault.is_none().into());
-        // Once seen it stays up: the gateway works without it, and so do the regions behind.
-        if self.authority.ready() {
+        // Once seen it stays up: the gateway works without it, and so do the regions behind. One that starts
+        // while `global` is away waits for it a moment, then serves: all limits go by address until it comes.
+        if self.authority.ready() || self.started.elapsed() > AWAITED {
             self.seen.up();
         }
     }

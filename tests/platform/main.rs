@@ -24,6 +24,7 @@ mod roles;
 mod routes;
 mod schema;
 mod selling;
+mod services;
 mod stage;
 mod tokens;
 mod world;
@@ -61,6 +62,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "bad-input" => bad_input::walk,
     "readme" => readme::walk,
     "schema" => schema::walk,
+    "services" => services::walk,
     "operations" => operations::walk,
     "journals" => journals::walk,
 };

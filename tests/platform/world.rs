@@ -103,6 +103,25 @@ impl World {
         )
     }
 
+    /// Each service that looks at tokens, by its own address, past the gateways: `global`, `regional-eu` …
+    pub fn services(&self) -> BTreeMap<String, Client> {
+        let ports = std::fs::read(self.data.join("ports.json")).expect("ports.json");
+        let ports: BTreeMap<String, u16> = serde_json::from_slice(&ports).expect("names and ports");
+        let of = |name: String| {
+            let client = Client::new(self.http.clone(), &format!("http://127.0.0.1:{}", ports[&name]));
+            (name, client)
+        };
+        let regions = self.run().gateways.into_keys();
+        std::iter::once("global".to_owned()).chain(regions.map(|r| format!("regional-{r}"))).map(of).collect()
+    }
+
+    /// One of the platform's secrets, as its operator has them.
+    pub fn secret(&self, name: &str) -> String {
+        let secrets = std::fs::read(self.data.join("secrets.json")).expect("secrets.json");
+        let secrets: BTreeMap<String, String> = serde_json::from_slice(&secrets).expect("names and secrets");
+        secrets[name].clone()
+    }
+
     /// A client of the card company; `None` when `run.json` does not tell where it is.
     pub fn provider(&self) -> Option<Client> {
         let provider = self.run().provider?;
