@@ -49,17 +49,18 @@ impl Conditions {
     /// 200 with the body and its tag, or 304 to whom has it already.
     pub fn answer<T: Serialize>(&self, version: i64, body: &T) -> Response {
         let (tag, body) = render(version, body);
-        if tag.to_str().is_ok_and(|tag| self.has(tag)) {
+        if self.has(&tag) {
             (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
         } else {
             whole(StatusCode::OK, tag, body)
         }
     }
 
-    /// Whether the caller has what `tag` (with its quotes) names: the answer is 304.
-    pub fn has(&self, tag: &str) -> bool {
+    /// Whether the caller has what `tag` names: the answer is 304.
+    pub fn has(&self, tag: &HeaderValue) -> bool {
         let list = self.if_none_match.as_deref();
-        list.is_some_and(|list| tags(list).any(|t| t == "*" || t.strip_prefix("W/").unwrap_or(t) == tag))
+        let same = |t: &str| t == "*" || t.strip_prefix("W/").unwrap_or(t).as_bytes() == tag.as_bytes();
+        list.is_some_and(|list| tags(list).any(same))
     }
 
     /// 412 `precondition-failed` when the caller wants to change another version than the present one.

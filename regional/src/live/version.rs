@@ -103,22 +103,30 @@ fn gzip(plain: &[u8]) -> Bytes {
     encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
 }
 
-/// A show's layout with its tag; made when it is first asked for.
+/// The tags of a body by its coding, since the bytes differ; who has one of them has what the other names.
+fn tags(name: &str) -> [HeaderValue; 2] {
+    ["", "-gzip"].map(|coding| {
+        HeaderValue::try_from(format!("\"{name}{coding}\"")).expect("digits and hex are visible")
+    })
+}
+
+/// A show's layout with its tags; made when it is first asked for.
 #[derive(Default)]
 pub struct LayoutCell(OnceLock<Arc<Layout>>);
 
 struct Layout {
-    tag: String,
+    name: String,
+    tags: [HeaderValue; 2],
     body: Codings,
 }
 
 impl LayoutCell {
     fn get(&self, plan: &Plan) -> &Arc<Layout> {
         self.0.get_or_init(|| {
-            let (tag, plain) = wire::layout(plan);
+            let (name, plain) = wire::layout(plan);
             let body = Codings::default();
             let _ = body.plain.set(plain.into());
-            Arc::new(Layout { tag, body })
+            Arc::new(Layout { tags: tags(&name), name, body })
         })
     }
 }
@@ -126,6 +134,8 @@ impl LayoutCell {
 pub struct Version {
     pub seq: u64,
     pub epoch: u64,
+    /// Of the whole map and of the compact one.
+    tags: [[HeaderValue; 2]; 2],
     as_of: HeaderValue,
     seats: Vec<SeatStatus>,
     full: Codings,
@@ -140,6 +150,7 @@ impl Version {
         Self {
             seq,
             epoch: live.epoch,
+            tags: ["", "-c"].map(|form| tags(&format!("{seq}-{}{form}", live.epoch))),
             as_of,
             seats,
             full: Codings::default(),
@@ -161,7 +172,7 @@ impl Version {
             Form::Full => self.full.plain(count, || wire::full(place, &live.plan, &self.seats)),
             Form::Compact => {
                 let layout = live.layout.get(&live.plan);
-                self.compact.plain(count, || wire::compact(place, &layout.tag, &self.seats))
+                self.compact.plain(count, || wire::compact(place, &layout.name, &self.seats))
             }
             Form::Layout => {
                 let layout = live.layout.get(&live.plan);
@@ -173,20 +184,16 @@ impl Version {
 
     /// The answer to a read: 200, or 304 to whom has it already.
     pub async fn answer(&self, live: &Live, form: Form, coding: Coding, conditions: &Conditions) -> Response {
-        let tag = match form {
-            Form::Layout => format!("\"{}", live.layout.get(&live.plan).tag),
-            Form::Full => format!("\"{}-{}", self.seq, self.epoch),
-            Form::Compact => format!("\"{}-{}-c", self.seq, self.epoch),
-        };
-        // Each coding has a tag of its own, since the bytes differ; who has one has them all.
-        let (plain_tag, gzip_tag) = (format!("{tag}\""), format!("{tag}-gzip\""));
+        let layout = (form == Form::Layout).then(|| live.layout.get(&live.plan));
+        let tags = layout.map_or(&self.tags[usize::from(form == Form::Compact)], |layout| &layout.tags);
+        let [plain_tag, gzip_tag] = tags;
         let mut response = Response::new(Body::empty());
-        let mut tag = &plain_tag;
-        if conditions.has(&plain_tag) {
+        let mut tag = plain_tag;
+        if conditions.has(plain_tag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-        } else if conditions.has(&gzip_tag) {
+        } else if conditions.has(gzip_tag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            tag = &gzip_tag;
+            tag = gzip_tag;
         } else {
             let mut body = self.plain(live, form);
             if coding == Coding::Gzip && body.len() >= GZIP_FROM {
@@ -196,15 +203,13 @@ impl Version {
                     Form::Layout => live.layout.get(&live.plan).body.gzip(&body).await,
                 };
                 response.headers_mut().insert(header::CONTENT_ENCODING, GZIP);
-                tag = &gzip_tag;
+                tag = gzip_tag;
             }
             response.headers_mut().insert(header::CONTENT_TYPE, JSON);
             *response.body_mut() = Body::from(body);
         }
         let headers = response.headers_mut();
-        if let Ok(tag) = HeaderValue::try_from(tag.as_str()) {
-            headers.insert(header::ETAG, tag);
-        }
+        headers.insert(header::ETAG, tag.clone());
         headers.insert(header::VARY, VARY);
         let cache = if form == Form::Layout { LAYOUT_LIVES } else { CHECK_FIRST };
         headers.insert(header::CACHE_CONTROL, cache);
