@@ -4,10 +4,10 @@ SHELL := /bin/sh
 # A newly installed cargo is not yet on this shell's path.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build up test lint bench clean
+.PHONY: help setup build up test test-long lint bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make up ARGS='--regions eu,us --port-base 9000'   passes options on; marquee up --help lists them"
 
@@ -22,6 +22,10 @@ up: build ## Run a platform of three regions on this machine, with demo data, un
 
 test: setup ## Run everything: unit, integration, end to end
 	@if [ -x scripts/test ]; then exec scripts/test $(ARGS); else exec cargo test --workspace --locked $(ARGS); fi
+
+test-long: setup ## The long forms: a million commands, 300,000 damaged journals, two times a hundred kills
+	MODEL_COMMANDS=1000000 FUZZ_CASES=300000 TWO_SECONDS=60 CRASHES=100 cargo test -p regional --lib --locked -- \
+	  --nocapture --test-threads 1 show::tests::model journal::damage host::tests::two host::tests::crash
 
 lint: setup ## Format, clippy, licences and sources, the chart
 	cargo fmt --all --check

@@ -2,17 +2,23 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use common::ShowId;
 use jiff::Timestamp;
 use raft::client::ShowRecord;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::refused::Refused;
 use super::{Host, HostError, Hosts, MAILBOX, task};
 use crate::journal::{Append, Appended, Ballot, Head, JournalError};
 use crate::live::Live;
 use crate::show::{Event, Group, Show};
+
+/// How often a refused promise is tried again, and at most after how long.
+const PROMISE_TRIES: u32 = 5;
+const PROMISE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Leads `show`; `first` is the group that creates it, where it is new.
 pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> Result<Host, HostError> {
@@ -21,11 +27,10 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     if record.owner != means.region {
         return Err(HostError::NotOwner { owner: record.owner, epoch: record.epoch });
     }
-    let ballot = Ballot { epoch: record.epoch, session: means.session, attempt: means.attempts.next() };
     if first.is_some() {
         means.journal.create(show).await.map_err(unreadable)?;
     }
-    let head = means.journal.prepare(show, ballot).await.map_err(unreadable)?;
+    let (ballot, head) = promise(hosts, show, record.epoch).await?;
     let before = means.journal.fold(show, head.seq).await.map_err(unreadable)?;
     let now = task::now();
     let at = before.as_ref().map_or(now, |show| show.last_at.max(now));
@@ -33,7 +38,9 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     let mut groups = vec![Group { at, by: None, key: None, trace: None, events: vec![led] }];
     if before.is_none() {
         // A journal without its first event was created and never written; only its creation may go on.
-        groups.push(first.ok_or(HostError::NoShow)?);
+        // It was asked for before this began to lead; no time in a journal is before the one that it follows.
+        let first = first.ok_or(HostError::NoShow)?;
+        groups.push(Group { at: first.at.max(at), ..first });
     }
     let head = append_led(hosts, show, ballot, head, at, &groups).await?;
     let state = Show::fold(before, head.seq, &groups).map_err(HostError::Broken)?;
@@ -82,6 +89,26 @@ async fn owner(hosts: &Hosts, show: ShowId) -> Result<ShowRecord, HostError> {
         }
         Ok(None) => Err(HostError::NoShow),
         Err(error) => Err(HostError::Unavailable(error.to_string())),
+    }
+}
+
+/// Promises a ballot that is above all others of its epoch. Another process of this region may lead, or have
+/// led before it died: the next attempt goes beyond its.
+async fn promise(hosts: &Hosts, show: ShowId, epoch: u64) -> Result<(Ballot, Head), HostError> {
+    let means = &hosts.0.means;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let ballot = Ballot { epoch, session: means.session, attempt: means.attempts.next() };
+        match means.journal.prepare(show, ballot).await {
+            Ok(head) => return Ok((ballot, head)),
+            Err(JournalError::Refused(promised)) if promised.epoch == epoch && tries < PROMISE_TRIES => {
+                means.attempts.beyond(promised.attempt);
+                // Two that want it at once should not keep on meeting.
+                sleep(rand::random_range(Duration::ZERO..PROMISE_PAUSE)).await;
+            }
+            Err(other) => return Err(unreadable(other)),
+        }
     }
 }
 

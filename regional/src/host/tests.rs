@@ -1,5 +1,10 @@
 //! Hosts on a real Postgres: contention, two processes on one show, a database that dies in the middle.
 
+mod crash;
+mod ledger;
+mod load;
+mod two;
+
 use std::collections::BTreeSet;
 
 use common::authz::Authority;

@@ -1,5 +1,7 @@
 //! Ballots, heads and entries.
 
+use std::cmp::Ordering;
+
 use common::ShowId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::show::Group;
 
-/// One try of one process to lead one show; ordered by epoch, then session, then attempt. Never used twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One try of one process to lead one show; ordered by epoch, then attempt, then session. Never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ballot {
     pub epoch: u64,
     pub session: u64,
@@ -23,6 +25,21 @@ impl Ballot {
 
 /// The highest number that the store can hold.
 const HIGHEST: u64 = i64::MAX.cast_unsigned();
+
+/// The attempt before the session: a process that has run for longer must be able to follow a younger one,
+/// by trying with a higher attempt. The session only tells two tries of the same number apart.
+impl Ord for Ballot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let place = |ballot: &Self| (ballot.epoch, ballot.attempt, ballot.session);
+        place(self).cmp(&place(other))
+    }
+}
+
+impl PartialOrd for Ballot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Where a show's journal ends, in this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +63,18 @@ pub struct Entry {
     pub at: Timestamp,
     pub hash: Vec<u8>,
     pub groups: Vec<Group>,
+}
+
+/// An entry as a store has it; nothing of it is believed before it is read.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub seq: i64,
+    /// Epoch, session, attempt.
+    pub ballot: [i64; 3],
+    pub at: Timestamp,
+    pub format: i16,
+    pub hash: Vec<u8>,
+    pub events: Vec<u8>,
 }
 
 /// The hash of an entry: over the hash before it, its place, its ballot and its bytes.

@@ -4,6 +4,8 @@
 //! Invariants: an entry's hash chains to the one before; a batch of unknown outcome is settled by a write,
 //! never by a plain read ([`Journal::settle`]). What the entries mean is `show`'s business.
 
+#[cfg(test)]
+mod damage;
 mod entry;
 mod store;
 #[cfg(test)]
@@ -11,6 +13,6 @@ mod tests;
 mod writer;
 pub mod years;
 
-pub use entry::{Ballot, Entry, Head, chain};
+pub use entry::{Ballot, Entry, Head, Stored, chain};
 pub use store::{Attempts, Journal, JournalError};
 pub use writer::{Append, Appended, Writer};

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::ShowId;
 use deadpool_postgres::Pool;
 use futures::{Stream, StreamExt, TryStreamExt};
-use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::entry::{Ballot, Entry, Head, chain};
+use super::entry::{Ballot, Entry, Head, Stored, chain};
 use crate::show::{self, Show};
 
 /// The journals in one store.
@@ -99,7 +98,7 @@ impl Journal {
     pub async fn prepare(&self, show: ShowId, ballot: Ballot) -> Result<Head, JournalError> {
         let promise = "UPDATE show_head
                SET promised_epoch = $2, promised_session = $3, promised_attempt = $4
-             WHERE show_id = $1 AND (promised_epoch, promised_session, promised_attempt) < ($2, $3, $4)
+             WHERE show_id = $1 AND (promised_epoch, promised_attempt, promised_session) < ($2, $4, $3)
             RETURNING *";
         let client = self.pool.get().await?;
         let parts = [big(ballot.epoch), big(ballot.session), big(ballot.attempt)];
@@ -144,7 +143,7 @@ impl Journal {
         // The connection goes back to the pool when the last row is read.
         Ok(rows.map_err(JournalError::from).map(move |row| {
             let _held = &client;
-            let entry = decode(show, &row?, &before.1, before.0)?;
+            let entry = stored(&row?).read(show, before.0, &before.1)?;
             before = (entry.seq, entry.hash.clone());
             Ok(entry)
         }))
@@ -208,18 +207,36 @@ fn corrupt(show: ShowId, seq: u64, why: impl Into<String>) -> JournalError {
     JournalError::Corrupt { show, seq, why: why.into() }
 }
 
-fn decode(show: ShowId, row: &Row, before: &[u8], last: u64) -> Result<Entry, JournalError> {
-    let seq = number(row, "seq");
-    if seq != last + 1 {
-        return Err(corrupt(show, last + 1, "the entry is missing"));
+/// The columns of an entry, whatever they hold.
+fn stored(row: &Row) -> Stored {
+    Stored {
+        seq: row.get("seq"),
+        ballot: [row.get("epoch"), row.get("session"), row.get("attempt")],
+        at: row.get("at"),
+        format: row.get("format"),
+        hash: row.get("hash"),
+        events: row.get("events"),
     }
-    let (format, events): (i16, Vec<u8>) = (row.get("format"), row.get("events"));
-    let (ballot, hash): (Ballot, Vec<u8>) = (ballot(row, ""), row.get("hash"));
-    if chain(before, show, seq, ballot, format, &events) != hash {
-        return Err(corrupt(show, seq, "its hash does not fit"));
+}
+
+impl Stored {
+    /// The entry, if it is whole and follows the one before, of this number and hash; else what is wrong, with
+    /// the number of the entry that should stand here.
+    pub fn read(self, show: ShowId, last: u64, before: &[u8]) -> Result<Entry, JournalError> {
+        let seq = last + 1;
+        if u64::try_from(self.seq) != Ok(seq) {
+            return Err(corrupt(show, seq, "the entry is missing"));
+        }
+        let [Ok(epoch), Ok(session), Ok(attempt)] = self.ballot.map(u64::try_from) else {
+            return Err(corrupt(show, seq, "its ballot is none"));
+        };
+        let ballot = Ballot { epoch, session, attempt };
+        if chain(before, show, seq, ballot, self.format, &self.events) != self.hash {
+            return Err(corrupt(show, seq, "its hash does not fit"));
+        }
+        let groups = show::decode(self.format, &self.events).map_err(|why| corrupt(show, seq, why))?;
+        Ok(Entry { show, seq, ballot, at: self.at, hash: self.hash, groups })
     }
-    let groups = show::decode(format, &events).map_err(|why| corrupt(show, seq, why))?;
-    Ok(Entry { show, seq, ballot, at: row.get::<_, Timestamp>("at"), hash, groups })
 }
 
 /// Draws the `attempt` part of ballots: it rises at every try of this process to lead any show.
@@ -229,5 +246,10 @@ pub struct Attempts(AtomicU64);
 impl Attempts {
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The next one is higher than this, which another process has got to.
+    pub fn beyond(&self, attempt: u64) {
+        self.0.fetch_max(attempt, Ordering::Relaxed);
     }
 }

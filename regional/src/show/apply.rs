@@ -14,8 +14,13 @@ use super::state::{
     ReservationStatus, SeatState, Show, ShowStatus, Ticket, TicketStatus, UsedKey, Waiver,
 };
 
+/// Until when a key that was used at `at` is remembered. Also of a time that no clock shows.
+pub fn until(at: Timestamp) -> Timestamp {
+    at.saturating_add(KEY_KEPT).unwrap_or(Timestamp::MAX)
+}
+
 /// How long an idempotency key is remembered.
-pub const KEY_KEPT: SignedDuration = SignedDuration::from_hours(24);
+const KEY_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 impl Show {
     /// Folds one journal entry; `None` is a show before its first.
@@ -95,7 +100,7 @@ impl Show {
             self.keys_by_age.insert((group.at, key.id));
         }
         while let Some((at, id)) = self.keys_by_age.first().copied() {
-            if at + KEY_KEPT > group.at {
+            if until(at) > group.at {
                 break;
             }
             self.keys_by_age.pop_first();
@@ -163,19 +168,15 @@ impl Show {
                     .first
                     .get_or_insert(FirstResult::Failed { reason: reason.clone(), declined: *declined });
                 let reservation = failed.reservation;
-                let held = self.reservation(reservation)?;
-                let deadline = (held.expires_at, held.id);
-                if held.status == ReservationStatus::Reserved {
-                    self.deadlines.insert(deadline);
-                }
-                Ok(())
+                self.counts_down_again(reservation)
             }
             Event::PaymentUnclaimed { payment, refund } => {
                 let paid = self.payment(*payment)?;
                 paid.settled_at = Some(group.at);
                 paid.unclaimed = true;
-                let amount = paid.amount;
+                let (amount, reservation) = (paid.amount, paid.reservation);
                 paid.first.get_or_insert(FirstResult::Completed);
+                self.counts_down_again(reservation)?;
                 self.start_refund(*refund, *payment, amount, "the seats were no longer held", group.at)
             }
             Event::Canceled(cancellation) => self.canceled(cancellation, group.at),
@@ -240,7 +241,7 @@ impl Show {
                 let failed = self.refund(*refund)?;
                 failed.status = RefundStatus::Failed;
                 let (payment, amount) = (failed.payment, failed.amount);
-                self.add_refunded(payment, -amount)
+                self.add_refunded(payment, amount.saturating_neg())
             }
             Event::CheckedIn { ticket, nonce, at, .. } => {
                 let reservation = *self.ticket_of.get(ticket).ok_or("an unknown ticket")?;
@@ -256,6 +257,18 @@ impl Show {
                 Ok(())
             }
         }
+    }
+
+    /// A payment is over that did not pay for it: where it is still held, and nothing else is under way, its
+    /// deadline counts again.
+    fn counts_down_again(&mut self, id: ReservationId) -> Result<(), String> {
+        let held = self.reservation(id)?;
+        let (deadline, reserved) = ((held.expires_at, id), held.status == ReservationStatus::Reserved);
+        let open = |id: &PaymentId| self.payments.get(id).is_some_and(|p| p.is_open() && !p.unclaimed);
+        if reserved && !self.reservations.get(&id).is_some_and(|held| held.payments.iter().any(open)) {
+            self.deadlines.insert(deadline);
+        }
+        Ok(())
     }
 
     fn paid(
@@ -346,7 +359,7 @@ impl Show {
 
     fn add_refunded(&mut self, payment: PaymentId, amount: i64) -> Result<(), String> {
         let payment = self.payment(payment)?;
-        payment.refunded += amount;
+        payment.refunded = payment.refunded.saturating_add(amount);
         payment.status = match payment.refunded {
             0 => PaymentStatus::Completed,
             all if all == payment.amount => PaymentStatus::Refunded,

@@ -29,7 +29,7 @@ const DEFAULT_CATEGORY: &str = "adult";
 pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
     if let Some(key) = &asked.key
         && let Some(used) = show.keys.get(&key.id)
-        && used.at + super::apply::KEY_KEPT > now
+        && super::apply::until(used.at) > now
     {
         return if used.body == key.body {
             Decision::Repeat { seq: used.seq, index: used.index }
@@ -395,10 +395,12 @@ fn can_retake(show: &Show, reservation: &Reservation, payment: &Payment, now: Ti
         && reservation.given_up.iter().all(|line| show.seats[line.seat as usize] == SeatState::Free)
 }
 
-/// Whether nothing else pays, or may yet pay, for the same reservation.
+/// Whether nothing else pays, or may yet pay, for the same reservation. What came for nothing pays for nothing.
 fn no_other_payment(show: &Show, reservation: &Reservation, id: PaymentId) -> bool {
     let others = reservation.payments.iter().filter(|other| **other != id);
-    others.filter_map(|other| show.payments.get(other)).all(|p| p.status == PaymentStatus::Failed)
+    others
+        .filter_map(|other| show.payments.get(other))
+        .all(|p| p.status == PaymentStatus::Failed || p.unclaimed)
 }
 
 fn new_tickets(show: &Show, seats: &[SeatLine], chance: u32, now: Timestamp) -> Vec<TicketId> {

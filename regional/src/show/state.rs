@@ -105,7 +105,7 @@ impl Reservation {
     /// The price of the seats it holds, or held when it ended.
     pub fn total_minor(&self) -> i64 {
         let lines = if self.seats.is_empty() { &self.given_up } else { &self.seats };
-        lines.iter().map(|line| line.amount).sum()
+        lines.iter().fold(0, |sum: i64, line| sum.saturating_add(line.amount))
     }
 }
 
@@ -178,7 +178,7 @@ impl Payment {
     }
 
     pub fn remainder(&self) -> i64 {
-        self.amount - self.refunded
+        self.amount.saturating_sub(self.refunded)
     }
 }
 

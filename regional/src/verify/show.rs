@@ -52,6 +52,11 @@ fn triple(ballot: Ballot) -> Triple {
     (part(ballot.epoch), part(ballot.session), part(ballot.attempt))
 }
 
+/// The order of ballots: epoch, attempt, session.
+fn place(ballot: Triple) -> Triple {
+    (ballot.0, ballot.2, ballot.1)
+}
+
 /// What was read of one show.
 pub(super) struct Checked {
     pub entries: u64,
@@ -193,10 +198,10 @@ impl<'a> Reading<'a> {
     /// Ballots only rise, and each begins with the entry that says who leads under it.
     fn ballot(&mut self, seq: i64, ballot: Triple, groups: &[Group]) {
         let before = self.last.as_ref().map_or((0, 0, 0), |last| last.ballot);
-        if ballot < before {
+        if place(ballot) < place(before) {
             self.findings.add(seq, Rule::Ballot, format!("ballot {ballot:?} after {before:?}"));
         }
-        if ballot > before {
+        if place(ballot) > place(before) {
             let first = groups.first().and_then(|group| group.events.first());
             let led = match first {
                 Some(Event::Led { epoch, session, attempt }) => {
@@ -285,7 +290,7 @@ impl<'a> Reading<'a> {
             let why = format!("accepted {:?}, the last entry's ballot is {ballot:?}", head.accepted);
             findings.add(seq, Rule::Head, why);
         }
-        if head.promised < head.accepted {
+        if place(head.promised) < place(head.accepted) {
             let why = format!("promised {:?} and accepted {:?}", head.promised, head.accepted);
             findings.add(seq, Rule::Head, why);
         }

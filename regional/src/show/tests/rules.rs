@@ -197,6 +197,22 @@ fn giving_back_a_second_payment_leaves_the_tickets_of_the_first() {
     assert_eq!(stage.show.payments[&slow].remainder(), 0);
 }
 
+/// Two payments for one reservation, of which the first came through late: it goes back, and the second pays.
+#[test]
+fn money_given_back_does_not_stand_in_the_way_of_the_next() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    let slow = stage.start_payment(id, Method::Card).unwrap();
+    stage.settle(slow, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    let second = stage.start_payment(id, Method::Card).unwrap();
+    stage.settle(slow, Outcome::Completed);
+    assert_eq!(stage.show.payments[&slow].status, PaymentStatus::Refunded);
+    assert_eq!(stage.show.next_deadline(), None, "the second is under way");
+    stage.settle(second, Outcome::Completed);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Paid);
+    assert_eq!(stage.show.payments[&second].remainder(), 1000);
+}
+
 /// A seat given up, had again, and lapsed is one seat: late money must not stumble over it.
 #[test]
 fn late_money_for_seats_that_were_changed_to_and_fro_is_settled() {
