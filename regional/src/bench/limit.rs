@@ -1,12 +1,14 @@
 //! What the server can take at most: what Marquee writes, by one connection in large batches, with nobody to
 //! wait for and nothing decided. And what one bare commit takes.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use common::{RegionName, ReservationId, ShowId, UserId};
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Pool, Transaction};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{SEATS_A_BOOKING, Seen, Spread};
@@ -25,9 +27,20 @@ INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, has
 SELECT show_id, won.seq, 1, 1, 1, now(), $4, b.hash, b.events FROM b JOIN won USING (show_id)";
 
 const RESERVATIONS: &str = "
-INSERT INTO reservations (id, show_id, customer, reference, status, created_at, expires_at, view)
-SELECT b.id, b.show_id, b.customer, 'BENCH', 'reserved', now(), now(), $4
-  FROM unnest($1::text[], $2::uuid[], $3::text[]) AS b (id, show_id, customer)";
+COPY reservations (show_id, own, customer, reference, status, created_at, expires_at, rest) FROM STDIN BINARY";
+const COLUMNS: [Type; 8] = [
+    Type::UUID,
+    Type::BYTEA,
+    Type::UUID,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+];
+
+/// What the row keeps beside its columns.
+const REST: &str = r#"{"s":[["A1","standard","adult",1000],["A2","standard","adult",1000]]}"#;
 
 /// Bookings in one transaction.
 pub const LIMIT_BATCH: usize = 200;
@@ -55,27 +68,37 @@ impl Limit {
     /// Writes batches for `time`.
     pub async fn measure(&self, time: Duration) -> anyhow::Result<Seen> {
         let mut client = self.pool.get().await?;
-        let (append, insert) =
-            (client.prepare_cached(APPEND).await?, client.prepare_cached(RESERVATIONS).await?);
+        let append = client.prepare_cached(APPEND).await?;
         let shows: Vec<Uuid> = self.shows.iter().map(|show| show.0).collect();
         let (events, hashes) = (self.events(), vec![vec![7_u8; 32]; shows.len()]);
-        let view = view();
         let (started, mut seen) = (Instant::now(), Seen::default());
         while started.elapsed() < time {
             let transaction = client.transaction().await?;
             transaction.execute(&append, &[&shows, &hashes, &events, &show::FORMAT]).await?;
             if self.with_reservations {
-                let each = || self.shows.iter().flat_map(|show| std::iter::repeat_n(*show, self.bookings));
-                let ids: Vec<String> = each().map(|show| reservation(show).to_string()).collect();
-                let shows: Vec<Uuid> = each().map(|show| show.0).collect();
-                let customers: Vec<String> = ids.iter().map(|_| UserId::new().to_string()).collect();
-                transaction.execute(&insert, &[&ids, &shows, &customers, &view]).await?;
+                self.reservations(&transaction).await?;
             }
             transaction.commit().await?;
             seen.done += LIMIT_BATCH as u64;
         }
         seen.seconds = started.elapsed().as_secs_f64();
         Ok(seen)
+    }
+
+    /// As the projector writes them: copied in.
+    async fn reservations(&self, transaction: &Transaction<'_>) -> anyhow::Result<()> {
+        let sink = transaction.copy_in(RESERVATIONS).await?;
+        let mut rows = pin!(BinaryCopyInWriter::new(sink, &COLUMNS));
+        let now = Timestamp::now();
+        for show in self.shows.iter().flat_map(|show| std::iter::repeat_n(*show, self.bookings)) {
+            let (own, customer) = (reservation(show).own(), UserId::new().0);
+            let own = &own[..];
+            rows.as_mut()
+                .write(&[&show.0, &own, &customer, &"BENCH", &"reserved", &now, &now, &REST])
+                .await?;
+        }
+        rows.finish().await?;
+        Ok(())
     }
 
     /// Each show's entry, in the very form in which Marquee writes it.
@@ -107,20 +130,6 @@ impl Limit {
 
 fn reservation(show: ShowId) -> ReservationId {
     ReservationId::new(show, Timestamp::now(), rand::random())
-}
-
-/// As long as a reservation's view in the read model.
-fn view() -> Value {
-    let money = json!({"amount": 1000, "currency": "EUR"});
-    let seat = json!({"seat": "A1", "type": "standard", "category": "adult", "price": money});
-    let (id, now) = (Uuid::now_v7().to_string(), Timestamp::now().to_string());
-    json!({
-        "id": format!("{id}.{id}"), "reference": "BENCH", "show_id": id, "status": "reserved",
-        "seats": [seat, seat], "total": money, "created_at": now, "expires_at": now,
-        "expires_in_seconds": 3600, "customer_id": id, "contact_email": null, "payments": [], "tickets": [],
-        "show": {"title": "A film", "cinema_id": id, "cinema_name": "Bench", "hall_name": "1",
-                 "starts_at": now, "starts_at_local": now},
-    })
 }
 
 /// One connection that writes one small row after the other, each with a commit of its own.
