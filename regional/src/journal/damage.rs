@@ -229,7 +229,7 @@ fn a_whole_journal_is_read() {
 #[test]
 fn a_damaged_entry_is_named_and_nothing_is_made_of_it() {
     let whole = journal();
-    let result = runner(3_000).run(&damage(), |damage| {
+    let result = runner(1_000).run(&damage(), |damage| {
         let mut journal = whole.clone();
         let at = damage.to(&mut journal);
         let same = journal.len() == whole.len()
@@ -267,7 +267,7 @@ fn damaged_bytes_never_panic_behind_the_hash() {
         (any::<prop::sample::Index>(), times).prop_map(|(at, time)| (at, Err(time))),
     ];
     let edits = prop::collection::vec((any::<prop::sample::Index>(), edit), 1..4);
-    let result = runner(3_000).run(&(edits, prop::option::of(damage())), |(edits, damage)| {
+    let result = runner(400).run(&(edits, prop::option::of(damage())), |(edits, damage)| {
         let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         for (line, (at, edit)) in edits {
             let line = line.index(lines.len());
