@@ -56,8 +56,7 @@ pub fn name(text: &str) -> Option<FieldError> {
     (!ok).then(|| fault("name", "must be 1 to 100 characters"))
 }
 
-/// `own`: the username, the email address and the name, which are the first guesses; digits and signs around
-/// them hide nothing.
+/// `own`: the username, the email address and the name, which are the first guesses.
 pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
     let length = text.chars().count();
     if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&length) {
@@ -67,12 +66,10 @@ pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
         ));
     }
     let lower = text.to_lowercase();
-    let guess = core(&lower);
+    let guess = joined(&lower);
     let is_own = own.iter().any(|o| {
-        let o = o.to_lowercase();
-        o == lower
-            || !guess.is_empty()
-                && [Some(o.as_str()), o.split('@').next()].into_iter().flatten().any(|o| core(o) == guess)
+        let o = joined(&o.to_lowercase());
+        o == guess || o.split('@').next() == Some(guess.as_str())
     });
     if is_own {
         return Some(fault(field, "must not be your own name or email address"));
@@ -84,10 +81,9 @@ pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
     None
 }
 
-/// Without spaces, and without what is often put around a word to make it long enough.
-fn core(lower: &str) -> String {
-    let joined: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
-    joined.trim_matches(|c: char| !c.is_alphabetic()).to_owned()
+/// Spaces make no other word of it.
+fn joined(lower: &str) -> String {
+    lower.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
 #[cfg(test)]
@@ -96,8 +92,9 @@ mod tests {
 
     #[test]
     fn weak_passwords_are_told_from_good_ones() {
-        let weak =
-            |p: &str| password("password", p, &["alexandria", "long.address@example.org", "Bo Li"]).is_some();
+        let weak = |p: &str| {
+            password("password", p, &["alexandria", "long.address@example.org", "Bo Li Martins"]).is_some()
+        };
         for bad in [
             "",
             "short",
@@ -108,13 +105,13 @@ mod tests {
             "alexandria",
             "Long.Address@example.org",
             "long.address",
-            "Alexandria1!",
-            "Bo Li 2026!!",
+            "Bo Li Martins",
+            "bolimartins",
             &"x1".repeat(200),
         ] {
             assert!(weak(bad), "{bad}");
         }
-        for good in ["a seat in row F", "éèêëàâäùûü", "Tr0ub4dor&3x", "1234 98765 4!", "alexandria sings"]
+        for good in ["a seat in row F", "éèêëàâäùûü", "Tr0ub4dor&3x", "alexandria1", "alexandria sings"]
         {
             assert!(!weak(good), "{good}");
         }
