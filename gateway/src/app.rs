@@ -19,9 +19,10 @@ use crate::config::{Config, Upstream};
 use crate::directory::Directory;
 use crate::limits::{Limiter, limit};
 use crate::metrics::Metrics;
+use crate::nearest::{Places, open_places};
 use crate::openapi::{self, Document};
 use crate::ownership::Ownership;
-use crate::proxy::{AnsweredBy, Client, proxy};
+use crate::proxy::{AnsweredBy, Client, Waiting, proxy};
 use crate::{fanout, pages, regions, routes};
 
 pub type App = Arc<Gateway>;
@@ -37,6 +38,8 @@ pub struct Gateway {
     pub authority: Arc<Authority>,
     pub limiter: Limiter,
     pub trusted: Vec<Network>,
+    pub places: Option<Places>,
+    pub waiting: Waiting,
     pub document: Document,
     pub metrics: Metrics,
 }
@@ -54,6 +57,8 @@ impl Gateway {
             authority: Authority::new(&config.issuer),
             limiter: Limiter::new(config.limits.clone(), config.redis_url.reveal(), metrics.clone())?,
             trusted: trusted?,
+            places: open_places(config)?,
+            waiting: Waiting::new(config.upstream.max_waiting, config.upstream.max_waiting_kib),
             document: Document::default(),
             metrics,
         }))
@@ -63,6 +68,8 @@ impl Gateway {
     pub fn start_background(self: &Arc<Self>, stop: &CancellationToken) {
         let (app, until) = (self.clone(), stop.clone());
         tokio::spawn(async move { app.directory.probe(&app.client, until).await });
+        let (app, until) = (self.clone(), stop.clone());
+        tokio::spawn(async move { app.directory.follow(&app.ownership, until).await });
         let (app, until) = (self.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {

@@ -6,6 +6,7 @@ use common::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
+use crate::nearest::Point;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub issuer: String,
     /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
+    /// A file in MaxMind's format, of countries or cities; empty: nobody's address tells anything.
+    pub address_database: String,
     pub server: ServerConfig,
     pub tls: TlsConfig,
     pub cors: Cors,
@@ -40,6 +43,17 @@ pub struct RegionConfig {
     /// Where clients reach the region's gateway; told to them, not used here.
     pub gateway_url: String,
     pub regional_url: String,
+    /// Where the region is, in degrees north and east; without both it is nobody's nearest by address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latitude: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longitude: Option<f64>,
+}
+
+impl RegionConfig {
+    pub fn place(&self) -> Option<Point> {
+        Some(Point { latitude: self.latitude?, longitude: self.longitude? })
+    }
 }
 
 /// What one client may hold, and for how long.
@@ -91,16 +105,28 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// Who is known by a token is counted alone; everyone else by address.
+/// A request counts against its user, where a token proves one, and against its address; each class of
+/// calls apart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Calls that prove or make an account; always by address.
     pub auth_per_address: Rate,
+    /// Reserving, paying, canceling, checking in.
+    pub sell_per_user: Rate,
+    pub sell_per_address: Rate,
     pub write_per_user: Rate,
     pub write_per_address: Rate,
     pub read_per_user: Rate,
     pub read_per_address: Rate,
+    /// Lists over many shows or people.
+    pub report_per_user: Rate,
+    pub report_per_address: Rate,
+    /// All signed-in customers of one address together, for each class of calls: a company, a carrier.
+    pub users_per_address: Rate,
+    /// Whoever has a role beyond a customer's, for each class of calls; by user alone, since many of a
+    /// house share an address.
+    pub staff_per_user: Rate,
     /// A Redis slower than this is treated as gone.
     pub redis_timeout_ms: u64,
 }
@@ -118,6 +144,13 @@ pub struct Upstream {
     pub region_deadline_ms: u64,
     /// Attempts at one region before the client is told.
     pub max_tries: u32,
+    /// Requests at once with one process behind; the others wait for a moment.
+    pub max_in_flight: usize,
+    /// Requests that may wait at once for a show that changes hands, and the size of their bodies together.
+    pub max_waiting: usize,
+    pub max_waiting_kib: usize,
+    /// Whether a region that keeps a copy of a show may answer for it. For when copies are kept.
+    pub read_from_copies: bool,
 }
 
 impl Default for Config {
@@ -133,6 +166,7 @@ impl Default for Config {
             redis_url: Secret::default(),
             issuer: "marquee".into(),
             trusted_proxies: Vec::new(),
+            address_database: String::new(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
             cors: Cors::default(),
@@ -162,10 +196,16 @@ impl Default for Limits {
         let rate = |per_sec, burst| Rate { per_sec, burst };
         Self {
             auth_per_address: rate(20, 100),
+            sell_per_user: rate(50, 200),
+            sell_per_address: rate(500, 1000),
             write_per_user: rate(50, 200),
             write_per_address: rate(500, 1000),
             read_per_user: rate(200, 400),
             read_per_address: rate(2000, 4000),
+            report_per_user: rate(20, 60),
+            report_per_address: rate(100, 300),
+            users_per_address: rate(20_000, 40_000),
+            staff_per_user: rate(200, 400),
             redis_timeout_ms: 50,
         }
     }
@@ -179,6 +219,10 @@ impl Default for Upstream {
             upload_deadline_ms: 300_000,
             region_deadline_ms: 2_000,
             max_tries: 4,
+            max_in_flight: 1_024,
+            max_waiting: 2_000,
+            max_waiting_kib: 64 * 1024,
+            read_from_copies: false,
         }
     }
 }
@@ -227,6 +271,9 @@ impl common::config::Config for Config {
             ("upload_deadline_ms", upstream.upload_deadline_ms),
             ("region_deadline_ms", upstream.region_deadline_ms),
             ("max_tries", upstream.max_tries.into()),
+            ("max_in_flight", upstream.max_in_flight as u64),
+            ("max_waiting", upstream.max_waiting as u64),
+            ("max_waiting_kib", upstream.max_waiting_kib as u64),
         ] {
             if value == 0 {
                 problems.push(format!("`upstream.{field}` must be at least 1"));
@@ -241,6 +288,13 @@ impl Config {
         for (i, region) in self.regions.iter().enumerate() {
             check::url(problems, &format!("regions[{i}].gateway_url"), &region.gateway_url);
             check::url(problems, &format!("regions[{i}].regional_url"), &region.regional_url);
+            let within = |value: Option<f64>, most: f64| value.is_none_or(|v| v.abs() <= most);
+            if !within(region.latitude, 90.0) || !within(region.longitude, 180.0) {
+                problems.push(format!("`regions[{i}].latitude`, `.longitude` are degrees"));
+            }
+            if region.latitude.is_some() != region.longitude.is_some() {
+                problems.push(format!("`regions[{i}].latitude` and `.longitude` belong together"));
+            }
         }
         let names: Vec<RegionName> = self.regions.iter().map(|r| r.name.clone()).collect();
         if !names.contains(&self.region) {
@@ -277,6 +331,12 @@ impl Limits {
     fn check(&self, problems: &mut Vec<String>) {
         for (field, rate) in [
             ("auth_per_address", self.auth_per_address),
+            ("sell_per_user", self.sell_per_user),
+            ("sell_per_address", self.sell_per_address),
+            ("report_per_user", self.report_per_user),
+            ("report_per_address", self.report_per_address),
+            ("users_per_address", self.users_per_address),
+            ("staff_per_user", self.staff_per_user),
             ("write_per_user", self.write_per_user),
             ("write_per_address", self.write_per_address),
             ("read_per_user", self.read_per_user),

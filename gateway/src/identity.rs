@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::UserId;
-use common::authz::Authority;
+use common::authz::{Actor, Authority};
 use common::feed::{Follower, apply_to_authority};
 use common::ops::Dependency;
 use common::proto::feed::Update;
+use common::{RegionName, UserId};
 use http::{HeaderMap, header};
 
 use crate::address::{Network, Origin, origin};
@@ -20,12 +20,22 @@ use crate::metrics::Metrics;
 pub struct Caller {
     pub origin: Origin,
     pub user: Option<UserId>,
+    /// Whether the token names any role beyond a customer's.
+    pub is_staff: bool,
+    /// Where the user wants to be served.
+    pub region: Option<RegionName>,
 }
 
 impl Caller {
     pub fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network], authority: &Authority) -> Self {
-        let user = bearer(headers).and_then(|token| authority.authenticate(token).ok()).map(|a| a.user());
-        Self { origin: origin(peer, headers, trusted), user }
+        let actor = bearer(headers).and_then(|token| authority.authenticate(token).ok());
+        let is_staff = actor.as_ref().is_some_and(|a| a.claims.roles.iter().any(|r| r.role != "customer"));
+        Self {
+            origin: origin(peer, headers, trusted),
+            user: actor.as_ref().map(Actor::user),
+            is_staff,
+            region: actor.and_then(|a| a.claims.region),
+        }
     }
 }
 

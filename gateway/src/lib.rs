@@ -14,6 +14,7 @@ mod fanout;
 mod identity;
 mod limits;
 pub mod metrics;
+mod nearest;
 mod openapi;
 pub mod ownership;
 mod pages;

@@ -1,10 +1,12 @@
 //! What the gateway counts, beyond the HTTP metrics that all services have.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use prometheus::{
-    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
+    register_gauge_vec, register_int_counter, register_int_counter_vec, register_int_gauge,
+    register_int_gauge_vec,
 };
 
+use crate::proxy::Lane;
 use crate::routes::Class;
 
 #[derive(Clone)]
@@ -32,6 +34,14 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Requests refused for their form, before routing.
     pub malformed: IntCounterVec,
+    /// Requests refused because those before them took too long.
+    pub shed: IntCounterVec,
+    /// How often a process was left alone after failures.
+    pub ejections: IntCounterVec,
+    /// Requests that waited for a show to change hands.
+    pub held: IntCounter,
+    /// To a region's service and back.
+    pub round_trip: GaugeVec,
 }
 
 impl Metrics {
@@ -82,7 +92,29 @@ impl Metrics {
                 "Requests refused for their form, before routing.",
                 &["form"]
             )?,
+            shed: register_int_counter_vec!(
+                "marquee_gateway_shed_total",
+                "Requests refused because the queue before a process has stood too long, by lane.",
+                &["lane"]
+            )?,
+            ejections: register_int_counter_vec!(
+                "marquee_gateway_ejections_total",
+                "How often a process was left alone after failures.",
+                &["target_region"]
+            )?,
+            held: register_int_counter!(
+                "marquee_gateway_held_total",
+                "Requests that waited for a show to change hands."
+            )?,
+            round_trip: register_gauge_vec!(
+                "marquee_gateway_round_trip_seconds",
+                "To a region's service and back, the best of late.",
+                &["target_region"]
+            )?,
         };
+        for lane in Lane::ALL {
+            metrics.shed.with_label_values(&[lane.as_str()]);
+        }
         // Counters that are there before their first event, so that a rate over them is never absent.
         for class in Class::ALL {
             metrics.limited.with_label_values(&[class.as_str()]);

@@ -1,5 +1,6 @@
 //! `/v1/regions`: what regions there are and which one is the caller's.
 
+use axum::Extension;
 use axum::extract::State;
 use common::Problem;
 use common::RegionName;
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::directory::Region;
+use crate::identity::Caller;
+use crate::nearest::{Reason, choose};
 
 /// A region, as clients see it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -36,20 +39,29 @@ pub enum RegionStatus {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Nearest {
     pub region: RegionName,
+    #[schema(example = "https://eu.marquee.example")]
     pub url: String,
-    pub reason: NearestReason,
+    pub reason: Reason,
+    /// The country of the caller's address (ISO 3166-1), where that was looked up and is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "DE")]
+    pub country: Option<String>,
+    /// All regions, as this choice saw them.
+    pub candidates: Vec<Candidate>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NearestReason {
-    /// The caller asked for it with `X-Region`.
-    Header,
-    /// By the caller's address.
-    #[expect(dead_code, reason = "part of the contract, so that clients know it before gateways tell it")]
-    Address,
-    /// The region of the gateway that was asked.
-    Default,
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Candidate {
+    pub region: RegionName,
+    pub status: RegionStatus,
+    /// From where the caller's address is, where both places are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 850)]
+    pub distance_km: Option<u32>,
+    /// From the gateway that was asked to the region and back, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 31.5)]
+    pub round_trip_ms: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,12 +134,23 @@ fn status(app: &App, region: &Region) -> RegionStatus {
 )]
 pub async fn nearest(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Json<Nearest>, Problem> {
-    let (region, reason) = match app.directory.pinned(&headers)? {
-        Some(region) => (region, NearestReason::Header),
-        None => (app.directory.own(), NearestReason::Default),
-    };
-    Ok(Json(Nearest { region: region.name.clone(), url: region.gateway_url.clone(), reason }))
+    let choice = choose(&app, &headers, &caller)?;
+    let from = choice.whereabouts.point;
+    let candidates = app.directory.all().iter().map(|region| Candidate {
+        region: region.name.clone(),
+        status: status(&app, region),
+        distance_km: from.zip(region.place).map(|(caller, place)| place.distance_km(caller) as u32),
+        round_trip_ms: region.round_trip().map(|took| (took.as_secs_f64() * 1e5).round() / 100.0),
+    });
+    Ok(Json(Nearest {
+        region: choice.region.name.clone(),
+        url: choice.region.gateway_url.clone(),
+        reason: choice.reason,
+        country: choice.whereabouts.country,
+        candidates: candidates.collect(),
+    }))
 }

@@ -6,6 +6,8 @@
 
 use http::Method;
 
+use crate::proxy::Lane;
+
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -140,31 +142,56 @@ pub fn body_rule(pattern: &str) -> BodyRule {
     }
 }
 
-/// Which limit a request counts against.
+/// Which limit a request counts against, and which lane it goes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     Auth,
+    /// What an on-sale is about: seats, money, the door.
+    Sell,
     Write,
     Read,
+    /// Lists over many shows or people, which cost the databases most.
+    Report,
 }
 
 impl Class {
-    pub const ALL: [Self; 3] = [Self::Auth, Self::Write, Self::Read];
+    pub const ALL: [Self; 5] = [Self::Auth, Self::Sell, Self::Write, Self::Read, Self::Report];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
+            Self::Sell => "sell",
             Self::Write => "write",
             Self::Read => "read",
+            Self::Report => "report",
         }
     }
 }
 
 pub fn class(method: &Method, pattern: &str) -> Class {
-    match *method {
-        Method::GET | Method::HEAD | Method::OPTIONS => Class::Read,
-        _ if pattern.starts_with("/v1/auth/") => Class::Auth,
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| pattern.starts_with(prefix));
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    match pattern {
+        "/v1/audit" | "/v1/payments" | "/v1/users" if is_read => Class::Report,
+        "/v1/shows/{id}/reservations" if is_read => Class::Report,
+        _ if begins(&["/v1/reports"]) => Class::Report,
+        _ if is_read => Class::Read,
+        _ if begins(&["/v1/auth/"]) => Class::Auth,
+        "/v1/shows/{id}/reservations" | "/v1/shows/{id}/check-ins" => Class::Sell,
+        // What providers tell of payments is selling too.
+        _ if begins(&["/v1/reservations", "/v1/payments", "/v1/webhooks/"]) => Class::Sell,
         _ => Class::Write,
+    }
+}
+
+/// Who goes first where many wait.
+pub fn lane(method: &Method, pattern: &str, is_staff: bool) -> Lane {
+    match class(method, pattern) {
+        Class::Sell => Lane::Selling,
+        Class::Report => Lane::Reporting,
+        _ if is_staff => Lane::Staff,
+        Class::Auth | Class::Write => Lane::Writing,
+        Class::Read => Lane::Reading,
     }
 }
 
@@ -214,6 +241,13 @@ mod tests {
     fn only_calls_that_change_something_under_auth_are_of_its_class() {
         assert_eq!(class(&Method::POST, "/v1/auth/token"), Class::Auth);
         assert_eq!(class(&Method::GET, "/v1/auth/verify"), Class::Read);
-        assert_eq!(class(&Method::POST, "/v1/shows/{id}/reservations"), Class::Write);
+        assert_eq!(class(&Method::POST, "/v1/shows/{id}/reservations"), Class::Sell);
+        assert_eq!(class(&Method::GET, "/v1/shows/{id}/reservations"), Class::Report);
+        assert_eq!(class(&Method::PATCH, "/v1/reservations/{id}"), Class::Sell);
+        assert_eq!(class(&Method::GET, "/v1/reservations/{id}"), Class::Read);
+        assert_eq!(class(&Method::POST, "/v1/cinemas"), Class::Write);
+        assert_eq!(lane(&Method::POST, "/v1/payments/{id}/refunds", true), Lane::Selling);
+        assert_eq!(lane(&Method::GET, "/v1/shows/{id}", true), Lane::Staff);
+        assert_eq!(lane(&Method::GET, "/v1/audit", true), Lane::Reporting);
     }
 }

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use common::authz::Claims;
 use common::authz::jwt::{Jwk, JwkSet, SigningKey};
+use common::authz::{Claims, RoleGrant};
 use common::config::Secret;
 use common::{SessionId, UserId};
 use gateway::config::Rate;
@@ -21,6 +21,18 @@ async fn limited(eu: &Fake, redis: Secret) -> Running {
     config.trusted_proxies = vec!["127.0.0.1".into()];
     config.limits.read_per_address = SLOW;
     config.limits.read_per_user = SLOW;
+    config.redis_url = redis;
+    Running::start(config).await
+}
+
+/// The same, where an address may do more than a user.
+async fn limited_by_both(eu: &Fake, redis: Secret) -> Running {
+    let mut config = config(&[("eu", eu.url())]).await;
+    config.trusted_proxies = vec!["127.0.0.1".into()];
+    config.limits.read_per_address = Rate { per_sec: 1, burst: 10 };
+    config.limits.read_per_user = SLOW;
+    config.limits.users_per_address = Rate { per_sec: 1, burst: 10 };
+    config.limits.staff_per_user = Rate { per_sec: 1, burst: 20 };
     config.redis_url = redis;
     Running::start(config).await
 }
@@ -87,45 +99,91 @@ async fn gateways_count_together_in_redis_and_alone_without_it() {
     redis.signal("-CONT");
 }
 
-#[tokio::test]
-async fn a_user_is_counted_alone_when_the_token_is_good() {
+fn token(key: &SigningKey, role: &str) -> String {
+    let now = Timestamp::now().as_second();
+    let claims = Claims {
+        iss: "marquee".into(),
+        aud: "marquee".into(),
+        sub: UserId::new(),
+        sid: SessionId::new(),
+        jti: "j".into(),
+        iat: now,
+        nbf: now - 1,
+        exp: now + 60,
+        username: "u".into(),
+        roles: vec![RoleGrant { role: role.into(), region: None }],
+        ver: 1,
+        region: None,
+    };
+    key.sign("at+jwt", &claims)
+}
+
+/// A request counts for its user and for its address, in Redis and in the process alike.
+async fn users_and_addresses(redis: Secret, shared: Option<&Redis>) {
     let eu = Fake::ok("eu").await;
-    let gateway = limited(&eu, Secret::new(format!("redis://{}", closed_port().await))).await;
+    let gateway = limited_by_both(&eu, redis).await;
+    if let Some(redis) = shared {
+        eventually("redis is used", || async {
+            assert_ne!(read(&gateway, "198.51.100.7").await.status().as_u16() / 100, 5);
+            redis.keys().await.is_some_and(|keys| !keys.is_empty())
+        })
+        .await;
+    }
     let key = SigningKey::generate();
     gateway.app.authority.set_keys(&JwkSet { keys: vec![Jwk::ed25519(key.public())] });
-    let token = |key: &SigningKey| {
-        let now = Timestamp::now().as_second();
-        let claims = Claims {
-            iss: "marquee".into(),
-            aud: "marquee".into(),
-            sub: UserId::new(),
-            sid: SessionId::new(),
-            jti: "j".into(),
-            iat: now,
-            nbf: now - 1,
-            exp: now + 60,
-            username: "u".into(),
-            roles: Vec::new(),
-            ver: 1,
-        };
-        key.sign("at+jwt", &claims)
-    };
-    let ask = |token: String| {
-        let request = gateway.get("/v1/movies").header("x-forwarded-for", "203.0.113.9").bearer_auth(token);
+    let ask = |token: &str, address: &str| {
+        let request = gateway.get("/v1/movies").header("x-forwarded-for", address).bearer_auth(token);
         async { request.send().await.unwrap().status().as_u16() }
     };
-    let (one, two, foreign) = (token(&key), token(&key), token(&SigningKey::generate()));
-    let until_refused = async |token: &str| {
-        for n in 0..20 {
-            if ask(token.to_owned()).await == 429 {
+    let until_refused = async |token: &str, address: &str| {
+        for n in 0..40 {
+            if ask(token, address).await == 429 {
                 return n;
             }
         }
         panic!("never refused");
     };
-    assert!((3..6).contains(&until_refused(&one).await));
-    assert_eq!(ask(two).await, 200);
+    let (one, two) = (token(&key, "customer"), token(&key, "customer"));
+    let here = "203.0.113.9";
+    assert!((3..6).contains(&until_refused(&one, here).await));
+    assert_eq!(ask(&one, "203.0.113.10").await, 429, "another address does not help the user");
+    assert_eq!(ask(&two, here).await, 200, "nor does one user's limit bind another");
     // A forged token is passed on for the service to refuse, and buys no bucket: the address pays.
-    assert!((3..6).contains(&until_refused(&foreign).await));
-    assert_eq!(ask(token(&SigningKey::generate())).await, 429);
+    let forged = until_refused(&token(&SigningKey::generate(), "admin"), here).await;
+    assert!((10..14).contains(&forged), "{forged}");
+    assert_eq!(ask(&token(&SigningKey::generate(), "customer"), here).await, 429);
+    // Nor do many accounts buy many buckets: their address has one for all of them.
+    let mut users = 0;
+    while ask(&token(&key, "customer"), here).await == 200 {
+        users += 1;
+        assert!(users < 15, "an address is not limited by what its users do together");
+    }
+    assert!(users >= 4, "{users}");
+    // Staff stand apart: many of a house share its address.
+    let staff = until_refused(&token(&key, "employee"), here).await;
+    assert!((20..24).contains(&staff), "{staff}");
+    // Reading is used up; selling, and what is only asked for reports, has lost nothing by it.
+    let sell = gateway.post("/v1/reservations/rsv_1/cancel").header("x-forwarded-for", here);
+    let sold = sell.bearer_auth(&two).send().await.unwrap();
+    assert_eq!(sold.status(), 200);
+    assert!(sold.headers()["ratelimit-policy"].to_str().unwrap().starts_with("\"sell\";"));
+    let report = gateway.get("/v1/payments").header("x-forwarded-for", here).send().await.unwrap();
+    assert!(report.headers()["ratelimit"].to_str().unwrap().starts_with("\"report\";"));
+}
+
+#[tokio::test]
+async fn a_request_counts_for_its_user_and_its_address_in_the_process() {
+    users_and_addresses(Secret::new(format!("redis://{}", closed_port().await)), None).await;
+}
+
+#[tokio::test]
+async fn a_request_counts_for_its_user_and_its_address_in_redis_by_one_call() {
+    let redis = Redis::start(closed_port().await).await;
+    users_and_addresses(redis.url(), Some(&redis)).await;
+    let keys = redis.keys().await.unwrap();
+    // Buckets that fill again within milliseconds are forgotten as soon.
+    for lane in ["read:203.0.113.9", "users-read:203.0.113.9", "read:usr_", "staff-read:usr_"] {
+        let begins = format!("marquee:limit:{lane}");
+        assert!(keys.iter().any(|key| key.starts_with(&begins)), "{lane}: {keys:?}");
+    }
 }

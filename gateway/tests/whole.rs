@@ -10,11 +10,9 @@ use std::time::Duration;
 use common::ShowId;
 use common::proto::feed::feed_server::{Feed, FeedServer};
 use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Keys, Movie, Update, update};
-use common::proto::registry as reg;
-use common::proto::registry::registry_server::{Registry, RegistryServer};
-use common::proto::registry::watch_event::Event;
 use futures::Stream;
 use serde_json::Value;
+use support::registry::FakeRegistry;
 use support::{Fake, closed_port, config, eventually, region};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -57,53 +55,6 @@ impl Feed for FakeFeed {
     }
 }
 
-/// Knows one show, born in `eu` and owned by `us`; `us` is draining.
-struct FakeRegistry(ShowId);
-
-#[tonic::async_trait]
-impl Registry for FakeRegistry {
-    type WatchStream = Events<reg::WatchEvent>;
-
-    async fn watch(&self, _: Request<reg::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let at = |event| reg::WatchEvent { index: 1, event: Some(event) };
-        let show = reg::Show {
-            show_id: self.0.to_string(),
-            home: "eu".into(),
-            owner: "us".into(),
-            epoch: 2,
-            replicas: vec!["eu".into(), "us".into()],
-            prior: Vec::new(),
-        };
-        let us = reg::Region { name: "us".into(), state: "draining".into(), ticket_keys: Vec::new() };
-        let first = vec![
-            at(Event::SnapshotBegin(reg::SnapshotBegin {})),
-            at(Event::Region(us)),
-            at(Event::Show(show)),
-            at(Event::SnapshotEnd(reg::SnapshotEnd {})),
-        ];
-        Ok(then_beats(first, at(Event::Heartbeat(reg::Heartbeat { has_leader: true }))))
-    }
-
-    async fn open_session(
-        &self,
-        _: Request<reg::OpenSessionRequest>,
-    ) -> Result<Response<reg::OpenSessionReply>, Status> {
-        Err(Status::unimplemented("not asked by gateways"))
-    }
-
-    async fn create_show(&self, _: Request<reg::CreateShowRequest>) -> Result<Response<reg::Show>, Status> {
-        Err(Status::unimplemented("not asked by gateways"))
-    }
-
-    async fn get_show(&self, _: Request<reg::GetShowRequest>) -> Result<Response<reg::Show>, Status> {
-        Err(Status::unimplemented("not asked by gateways"))
-    }
-
-    async fn status(&self, _: Request<reg::StatusRequest>) -> Result<Response<reg::StatusReply>, Status> {
-        Ok(Response::new(reg::StatusReply::default()))
-    }
-}
-
 async fn text(url: &str) -> (u16, String) {
     match reqwest::get(url).await {
         Ok(response) => (response.status().as_u16(), response.text().await.unwrap()),
@@ -131,11 +82,15 @@ async fn it_becomes_ready_routes_by_the_registry_and_stops_gracefully() {
     let (_, missing) = text(&ready).await;
     assert!(missing.contains("registry") && missing.contains("feed"), "{missing}");
 
+    // Knows one show, born in `eu` and owned by `us`; `us` is draining.
+    let registry = FakeRegistry::default();
+    registry.region("us", "draining");
+    registry.show(show, "us", 2, &["eu", "us"]);
     let incoming = TcpListenerStream::new(TcpListener::bind(grpc).await.unwrap());
     tokio::spawn(
         tonic::transport::Server::builder()
             .add_service(FeedServer::new(FakeFeed))
-            .add_service(RegistryServer::new(FakeRegistry(show)))
+            .add_service(registry.server())
             .serve_with_incoming(incoming),
     );
     eventually("ready", || async { text(&ready).await.0 == 200 }).await;

@@ -134,6 +134,7 @@ impl TestRegion {
             username: "manager".into(),
             roles: vec![RoleGrant { role: "manager".into(), region: Some(region(home)) }],
             ver: 1,
+            region: None,
         };
         self.key.sign("at+jwt", &claims)
     }

@@ -168,12 +168,17 @@ impl Facts<'_> {
             .regions
             .iter()
             .map(|r| {
-                json!({
+                let mut region = json!({
                     "name": r,
                     "display_name": display_name(r),
                     "gateway_url": self.ports.url(&format!("gateway-{r}")),
                     "regional_url": self.ports.url(&format!("regional-{r}")),
-                })
+                });
+                if let Some((latitude, longitude)) = place(r) {
+                    region["latitude"] = json!(latitude);
+                    region["longitude"] = json!(longitude);
+                }
+                region
             })
             .collect();
         let mut config = json!({
@@ -225,6 +230,16 @@ fn display_name(region: &RegionName) -> String {
         "us" => "United States".to_owned(),
         "ap" => "Asia Pacific".to_owned(),
         other => other.to_uppercase(),
+    }
+}
+
+/// Where such a region would stand: Frankfurt, Virginia, Singapore.
+fn place(region: &RegionName) -> Option<(f64, f64)> {
+    match region.as_str() {
+        "eu" => Some((50.1, 8.7)),
+        "us" => Some((39.0, -77.5)),
+        "ap" => Some((1.3, 103.8)),
+        _ => None,
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Claims {
     pub roles: Vec<RoleGrant>,
     /// Rises when the user's roles change or the user is disabled; older tokens are then void.
     pub ver: i64,
+    /// Where the user wants to be served; absent: nearby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<RegionName>,
 }
 
 /// The authenticated caller.

@@ -23,11 +23,25 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const REGION: HeaderName = HeaderName::from_static("x-region");
+/// How many milliseconds the caller will wait for the answer's head. It shrinks at each hop.
+pub const DEADLINE: HeaderName = HeaderName::from_static("x-deadline-ms");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The id of one request, from the edge to Postgres; an extension of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(pub String);
+
+/// When the caller stops waiting; an extension of requests that tell it. What is begun for the request
+/// should not go on for longer, and hops from here should be told what is left.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub tokio::time::Instant);
+
+impl Deadline {
+    fn told(request: &Request) -> Option<Self> {
+        let left = request.headers().get(&DEADLINE)?.to_str().ok()?.parse().ok()?;
+        tokio::time::Instant::now().checked_add(Duration::from_millis(left)).map(Self)
+    }
+}
 
 /// What the layers need to know of the service; cheap to clone.
 #[derive(Clone)]
@@ -106,10 +120,22 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(trace);
 
-    edge.in_flight.inc();
+    let deadline = Deadline::told(&request);
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(deadline);
+    }
+
+    let in_flight = InFlight::new(&edge.in_flight);
     let started = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
-    edge.in_flight.dec();
+    let answer = next.run(request).instrument(span.clone());
+    let mut response = match deadline {
+        None => answer.await,
+        Some(Deadline(at)) => match tokio::time::timeout_at(at, answer).await {
+            Ok(response) => response,
+            Err(_) => too_late().into_response(),
+        },
+    };
+    drop(in_flight);
 
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let rendered = problem.render(Some(&id));
@@ -141,6 +167,28 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
         tracing::debug!(%method, route, code, millis, "answered");
     }
     response
+}
+
+/// Counts also those whose caller goes away.
+struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// 504: whether it was done is not known.
+fn too_late() -> Problem {
+    let detail = "the caller's deadline passed before there was an answer; it may have been done";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", detail)
 }
 
 /// Serves until `stop`, then finishes what is under way, for at most `drain`.

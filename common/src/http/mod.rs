@@ -7,7 +7,9 @@ mod etag;
 mod extract;
 
 pub use api::{documented, guarded, problem};
-pub use edge::{Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, serve, stop_signal, with_edge};
+pub use edge::{
+    DEADLINE, Deadline, Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, serve, stop_signal, with_edge,
+};
 pub use etag::{Conditions, tagged};
 pub use extract::{
     Json, JsonList, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, all_fields, from_json,

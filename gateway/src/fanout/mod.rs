@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::directory::{Region, Upstream, unknown_region};
@@ -139,8 +140,8 @@ impl<'a> Question<'a> {
 }
 
 async fn ask(app: &App, region: &Region, question: &Question<'_>, headers: &HeaderMap) -> Outcome {
-    let allowed = Duration::from_millis(app.upstream.region_deadline_ms);
-    let asked = tokio::time::timeout(allowed, ask_pages(app, region, question, headers));
+    let deadline = Instant::now() + Duration::from_millis(app.upstream.region_deadline_ms);
+    let asked = tokio::time::timeout_at(deadline, ask_pages(app, region, question, headers, deadline));
     let why = match asked.await {
         Ok(Ok(outcome)) => return outcome,
         Ok(Err(why)) => why,
@@ -155,13 +156,14 @@ async fn ask_pages(
     region: &Region,
     question: &Question<'_>,
     headers: &HeaderMap,
+    deadline: Instant,
 ) -> anyhow::Result<Outcome> {
     let after = question.cursor.after.as_ref();
     let mut page = question.cursor.page_of(&region.name);
     for _ in 0..MAX_PAGES {
         let path = question.path_and_query(page.as_deref()).map_err(|p| anyhow::anyhow!(p.detail))?;
         let outgoing = Outgoing::new(Method::GET, path, headers.clone());
-        let (status, head, body) = fetch(app, &region.upstream, &outgoing).await?;
+        let (status, head, body) = fetch(app, &region.upstream, &outgoing, deadline).await?;
         match status.as_u16() {
             200 => {}
             400 | 401 | 403 | 422 => return Ok(Outcome::Refused(status, head, body)),
@@ -186,9 +188,10 @@ async fn fetch(
     app: &App,
     upstream: &Upstream,
     outgoing: &Outgoing,
+    deadline: Instant,
 ) -> anyhow::Result<(StatusCode, HeaderMap, Bytes)> {
-    let answer = match app.client.send(upstream, outgoing, Body::empty()).await {
-        Err(proxy::Fault::Broken(_)) => app.client.send(upstream, outgoing, Body::empty()).await?,
+    let answer = match app.client.send(upstream, outgoing, Body::empty(), deadline).await {
+        Err(proxy::Fault::Broken(_)) => app.client.send(upstream, outgoing, Body::empty(), deadline).await?,
         first => first?,
     };
     let (head, body) = answer.into_parts();

@@ -10,7 +10,7 @@ use governor::{Quota, RateLimiter};
 use std::num::NonZeroU32;
 use std::sync::Mutex;
 
-use super::Verdict;
+use super::{Bucket, Verdict};
 use crate::config::Rate;
 
 type Buckets = RateLimiter<String, DashMapStateStore<String>, DefaultClock, StateInformationMiddleware>;
@@ -23,7 +23,23 @@ pub struct Local {
 }
 
 impl Local {
-    pub fn check(&self, key: &str, rate: Rate) -> Verdict {
+    /// Unlike Redis, a bucket before the one that refuses has counted the request; that errs on the
+    /// stricter side.
+    pub fn check_all(&self, buckets: &[Bucket]) -> Option<Verdict> {
+        let mut tightest: Option<Verdict> = None;
+        for Bucket { key, rate } in buckets {
+            let verdict = self.check(key, *rate);
+            if !verdict.allowed {
+                return Some(verdict);
+            }
+            if tightest.is_none_or(|t| verdict.remaining < t.remaining) {
+                tightest = Some(verdict);
+            }
+        }
+        tightest
+    }
+
+    fn check(&self, key: &str, rate: Rate) -> Verdict {
         let buckets = self.buckets(rate);
         let interval = Duration::from_secs(1) / rate.per_sec.max(1);
         match buckets.check_key(&key.to_owned()) {

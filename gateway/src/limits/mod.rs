@@ -1,5 +1,6 @@
-//! How much one caller may ask: by user where a token proves one, else by address; apart for signing in,
-//! writing and reading. A request never fails because the counting does.
+//! How much one caller may ask: by user where a token proves one, and by address; each class of calls apart,
+//! so that reports and scrapers use up nothing of what selling has. A request never fails because the
+//! counting does.
 
 mod local;
 mod shared;
@@ -38,6 +39,37 @@ pub struct Verdict {
     pub full_after: Duration,
 }
 
+/// A name and how fast it refills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub key: String,
+    pub rate: Rate,
+}
+
+/// What a request is counted against.
+fn buckets(limits: &Limits, class: Class, caller: &Caller) -> Vec<Bucket> {
+    let bucket = |lane: &str, who: &str, rate| Bucket { key: format!("marquee:limit:{lane}:{who}"), rate };
+    let address = limit_key(caller.origin.client);
+    let (per_user, per_address) = match class {
+        Class::Auth => return vec![bucket("auth", &address, limits.auth_per_address)],
+        Class::Sell => (limits.sell_per_user, limits.sell_per_address),
+        Class::Write => (limits.write_per_user, limits.write_per_address),
+        Class::Read => (limits.read_per_user, limits.read_per_address),
+        Class::Report => (limits.report_per_user, limits.report_per_address),
+    };
+    let class = class.as_str();
+    let Some(user) = caller.user else { return vec![bucket(class, &address, per_address)] };
+    let user = user.to_string();
+    match caller.is_staff {
+        // A cinema's counters and scanners share an address, and none of it with customers' limits.
+        true => vec![bucket(&format!("staff-{class}"), &user, limits.staff_per_user)],
+        false => vec![
+            bucket(class, &user, per_user),
+            bucket(&format!("users-{class}"), &address, limits.users_per_address),
+        ],
+    }
+}
+
 pub struct Limiter {
     limits: Limits,
     shared: Shared,
@@ -53,22 +85,22 @@ impl Limiter {
     }
 
     pub async fn check(&self, class: Class, caller: &Caller) -> Verdict {
-        let limits = &self.limits;
-        let (who, rate) = match (class, caller.user) {
-            (Class::Write, Some(user)) => (user.to_string(), limits.write_per_user),
-            (Class::Read, Some(user)) => (user.to_string(), limits.read_per_user),
-            (Class::Auth, _) => (limit_key(caller.origin.client), limits.auth_per_address),
-            (Class::Write, None) => (limit_key(caller.origin.client), limits.write_per_address),
-            (Class::Read, None) => (limit_key(caller.origin.client), limits.read_per_address),
-        };
-        let key = format!("marquee:limit:{}:{who}", class.as_str());
-        let verdict = match self.shared.check(&key, rate).await {
-            Some(verdict) => verdict,
+        let buckets = buckets(&self.limits, class, caller);
+        let verdict = match self.shared.check(&buckets).await {
+            Some(verdict) => Some(verdict),
             None => {
                 self.metrics.limit_fallback.inc();
-                self.local.check(&key, rate)
+                self.local.check_all(&buckets)
             }
         };
+        // There is always a bucket; were there none, nothing would be limited.
+        let verdict = verdict.unwrap_or(Verdict {
+            allowed: true,
+            rate: self.limits.read_per_address,
+            remaining: 0,
+            retry_after: Duration::ZERO,
+            full_after: Duration::ZERO,
+        });
         if !verdict.allowed {
             self.metrics.limited.with_label_values(&[class.as_str()]).inc();
         }

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Script;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use super::Verdict;
-use crate::config::Rate;
+use super::{Bucket, Verdict};
 use crate::metrics::Metrics;
 
 /// After a failure Redis is left alone for this long, so that its slowness is not everyone's.
@@ -42,14 +41,16 @@ impl Shared {
     }
 
     /// None: Redis did not answer in time, or is being left alone after that.
-    pub async fn check(&self, key: &str, rate: Rate) -> Option<Verdict> {
+    pub async fn check(&self, buckets: &[Bucket]) -> Option<Verdict> {
         let now_ms = self.now_ms();
         if now_ms < self.resting_until_ms.load(Ordering::Relaxed) {
             return None;
         }
         let mut connection = self.connection.clone();
-        let mut call = self.script.key(key);
-        call.arg(1_000_000 / u64::from(rate.per_sec)).arg(rate.burst);
+        let mut call = self.script.prepare_invoke();
+        for Bucket { key, rate } in buckets {
+            call.key(key).arg(1_000_000 / u64::from(rate.per_sec)).arg(rate.burst);
+        }
         let answer = tokio::time::timeout(self.timeout, call.invoke_async(&mut connection)).await;
         let result = match &answer {
             Ok(Ok(_)) => "ok",
@@ -60,11 +61,20 @@ impl Shared {
         let was_up = self.metrics.redis_up.get() == 1;
         self.metrics.redis_up.set((result == "ok").into());
         match answer {
-            Ok(Ok((allowed, remaining, wait_us, full_us))) => {
+            Ok(Ok((allowed, which, remaining, wait_us, full_us))) => {
                 if !was_up {
                     tracing::info!("limits are counted in Redis");
                 }
-                Some(verdict(rate, allowed, remaining, wait_us, full_us))
+                let which: usize = which;
+                let bucket = buckets.get(which.wrapping_sub(1)).or_else(|| buckets.first())?;
+                let allowed: u8 = allowed;
+                Some(Verdict {
+                    allowed: allowed == 1,
+                    rate: bucket.rate,
+                    remaining,
+                    retry_after: Duration::from_micros(wait_us),
+                    full_after: Duration::from_micros(full_us),
+                })
             }
             failed => {
                 let until = now_ms + u64::try_from(REST.as_millis()).unwrap_or(0);
@@ -80,15 +90,5 @@ impl Shared {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-fn verdict(rate: Rate, allowed: u8, remaining: u32, wait_us: u64, full_us: u64) -> Verdict {
-    Verdict {
-        allowed: allowed == 1,
-        rate,
-        remaining,
-        retry_after: Duration::from_micros(wait_us),
-        full_after: Duration::from_micros(full_us),
     }
 }

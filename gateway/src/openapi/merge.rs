@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::routes::{self, Target};
 
-const METHODS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
+pub const METHODS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
 
 /// `own` wins over both, since what it describes never reaches a service.
 pub fn merge(own: Value, mut global: Value, mut regional: Value) -> Value {
@@ -26,10 +26,11 @@ pub fn merge(own: Value, mut global: Value, mut regional: Value) -> Value {
     adopt_paths(&mut merged, &regional, regionals);
     merged["components"]["securitySchemes"]["bearer"] =
         json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
+    super::examples::complete(&mut merged);
     merged
 }
 
-fn entries(object: &Value) -> Vec<(String, Value)> {
+pub fn entries(object: &Value) -> Vec<(String, Value)> {
     object.as_object().map(|o| o.iter().map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap_or_default()
 }
 
@@ -210,5 +211,6 @@ mod tests {
         assert_eq!(of("/v1/movies", "post")["title"], "g");
         let items = &of("/v1/reservations", "get")["properties"]["items"]["items"]["$ref"];
         assert_eq!(items, "#/components/schemas/RegionalMovie");
+        assert_eq!(super::super::examples::missing(&merged), Vec::<String>::new());
     }
 }

@@ -1,5 +1,6 @@
 //! The one OpenAPI document: the services' own documents, fetched in the background, and the gateway's.
 
+mod examples;
 mod merge;
 
 use std::time::Duration;
@@ -113,11 +114,12 @@ async fn refresh(app: &Gateway) -> anyhow::Result<()> {
 
 async fn fetch(app: &Gateway, upstream: &Upstream) -> anyhow::Result<Value> {
     let outgoing = Outgoing::new(Method::GET, PathAndQuery::from_static("/openapi.json"), HeaderMap::new());
+    let deadline = tokio::time::Instant::now() + FETCH_DEADLINE;
     let read = async {
-        let answer = app.client.send(upstream, &outgoing, Body::empty()).await?;
+        let answer = app.client.send(upstream, &outgoing, Body::empty(), deadline).await?;
         anyhow::ensure!(answer.status().is_success(), "{} answered {}", upstream.label(), answer.status());
         let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await;
         Ok(serde_json::from_slice(&body.map_err(|e| anyhow::anyhow!(e))?.to_bytes())?)
     };
-    tokio::time::timeout(FETCH_DEADLINE, read).await?
+    tokio::time::timeout_at(deadline, read).await?
 }

@@ -29,6 +29,14 @@ impl Ready {
         }
     }
 
+    /// Of what is held here.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Once(_) => 0,
+        }
+    }
+
     pub fn is_repeatable(&self) -> bool {
         matches!(self, Self::Whole(_))
     }

@@ -1,18 +1,21 @@
-//! One attempt at a service behind: pooled connections, no Nagle, a short time to connect.
+//! One attempt at a service behind: pooled connections, no Nagle, a short time to connect; within the
+//! process's breaker and its gate, and within the request's deadline, which the service is told.
 
 use std::time::Duration;
 
 use axum::body::Body;
+use common::http::DEADLINE;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-
+use tokio::time::{Instant, timeout_at};
 use tower_http::timeout::TimeoutError;
 
+use super::gate::Lane;
 use crate::directory::Upstream;
 use crate::metrics::Metrics;
 
@@ -25,17 +28,26 @@ pub struct Outgoing {
     method: Method,
     path_and_query: PathAndQuery,
     headers: HeaderMap,
+    lane: Lane,
 }
 
 impl Outgoing {
     pub fn new(method: Method, path_and_query: PathAndQuery, headers: HeaderMap) -> Self {
-        Self { method, path_and_query, headers }
+        Self { method, path_and_query, headers, lane: Lane::Reading }
+    }
+
+    pub fn in_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
     }
 
     /// Whether sending it twice does no more than sending it once: by its method (RFC 9110), or because
     /// the service remembers it by its key.
     pub fn is_repeatable(&self) -> bool {
-        self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
+        self.method.is_idempotent() || self.has_key()
+    }
+
+    pub fn has_key(&self) -> bool {
+        self.headers.contains_key("idempotency-key")
     }
 }
 
@@ -45,9 +57,18 @@ pub enum Fault {
     /// No connection; the request was not sent.
     #[error("cannot connect: {0}")]
     Unreachable(String),
+    /// It failed so often lately that it was not asked.
+    #[error("it is being left alone after failures")]
+    LeftAlone,
+    /// Too many waited for it for too long; the request was not sent.
+    #[error("it is overloaded")]
+    Overloaded,
     /// The connection broke before an answer; what became of the request is not known.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// No answer within the deadline; what became of the request is not known.
+    #[error("no answer in time")]
+    TimedOut,
     /// The caller's body was longer than allowed; found while it was being passed on.
     #[error("the request's body is too large")]
     BodyTooLarge,
@@ -70,7 +91,7 @@ impl Client {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(512)
+            .pool_max_idle_per_host(1_024)
             .build(connector);
         Self { http, metrics }
     }
@@ -85,23 +106,73 @@ impl Client {
         upstream: &Upstream,
         outgoing: &Outgoing,
         body: Body,
+        deadline: Instant,
     ) -> Result<Response<Incoming>, Fault> {
-        let mut request = Request::new(body);
-        *request.method_mut() = outgoing.method.clone();
-        *request.uri_mut() = upstream.uri(outgoing.path_and_query.clone());
-        *request.headers_mut() = outgoing.headers.clone();
-        // A future dropped on its way was given up at a deadline.
-        let mut counted = Counted { metrics: &self.metrics, upstream, result: "timeout" };
-        let answer = self.http.request(request).await.map_err(|error| describe(&error));
+        // A future dropped on its way was given up by the caller.
+        let mut counted = Counted { metrics: &self.metrics, upstream, result: "aborted" };
+        let Some(leave) = upstream.breaker.leave() else {
+            counted.result = "left_alone";
+            return Err(Fault::LeftAlone);
+        };
+        let Ok(_pass) = upstream.gate.enter(outgoing.lane, deadline).await else {
+            self.metrics.shed.with_label_values(&[outgoing.lane.as_str()]).inc();
+            counted.result = "shed";
+            return Err(Fault::Overloaded);
+        };
+        let answer = self.exchange(upstream, outgoing, body, deadline).await;
         counted.result = match &answer {
             Ok(response) if response.status().as_u16() == 421 => "not_owner",
             Ok(response) if response.status().is_server_error() => "error",
             Ok(_) => "ok",
             Err(Fault::Unreachable(_)) => "unreachable",
-            Err(Fault::Broken(_)) => "broken",
+            Err(Fault::TimedOut) => "timeout",
             Err(Fault::BodyTooLarge | Fault::BodyTooSlow) => "refused",
+            Err(_) => "broken",
         };
+        match &answer {
+            Ok(_) => leave.succeeded(),
+            Err(Fault::Unreachable(_) | Fault::Broken(_) | Fault::TimedOut) => {
+                if leave.failed() {
+                    self.metrics.ejections.with_label_values(&[upstream.label()]).inc();
+                    tracing::warn!(target_region = upstream.label(), "a process is left alone for a while");
+                }
+            }
+            Err(_) => drop(leave),
+        }
         answer
+    }
+
+    /// Asks whatever the breaker says, and tells it when there is an answer.
+    pub async fn probe(
+        &self,
+        upstream: &Upstream,
+        outgoing: &Outgoing,
+        body: Body,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        self.exchange(upstream, outgoing, body, deadline).await?;
+        upstream.breaker.close();
+        Ok(())
+    }
+
+    async fn exchange(
+        &self,
+        upstream: &Upstream,
+        outgoing: &Outgoing,
+        body: Body,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Fault> {
+        let mut request = Request::new(body);
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = upstream.uri(outgoing.path_and_query.clone());
+        *request.headers_mut() = outgoing.headers.clone();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        request.headers_mut().insert(DEADLINE, HeaderValue::from(left));
+        match timeout_at(deadline, self.http.request(request)).await {
+            Ok(answer) => answer.map_err(|error| describe(&error)),
+            Err(_) => Err(Fault::TimedOut),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which headers go on and which end here (RFC 9110 §7.6).
 
-use common::http::{REGION, REQUEST_ID, RequestId};
+use common::http::{DEADLINE, REGION, REQUEST_ID, RequestId};
 use common::telemetry::Trace;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -60,6 +60,7 @@ pub fn outgoing(
     headers.remove(header::HOST);
     headers.remove(header::EXPECT);
     headers.remove(&REGION);
+    headers.remove(&DEADLINE);
     if !streamed {
         headers.remove(header::CONTENT_LENGTH);
     }

@@ -5,31 +5,41 @@
 //! carries an idempotency key. A 421 is a promise that nothing was done.
 
 mod body;
+mod breaker;
 mod client;
+mod gate;
 mod headers;
+mod hold;
 mod place;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::response::{IntoResponse, Response};
-use common::http::RequestId;
+use common::http::{Deadline, RequestId};
 use common::telemetry::Trace;
 use common::{Problem, RegionName};
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
+use tower::retry::budget::Budget;
 
+pub use breaker::Breaker;
 pub use client::{Client, Fault, Outgoing};
+pub use gate::{Gate, Lane};
 pub use headers::outgoing;
+pub use hold::Waiting;
 
 use crate::app::App;
 use crate::directory::Upstream;
 use crate::identity::Caller;
+use crate::nearest;
 use crate::routes::{self, BodyRule};
 use body::Ready;
+use hold::Held;
 use place::Place;
 
 /// How often a request follows "not mine" before it gives up.
@@ -59,19 +69,42 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
         .await
         .map_err(|_| Problem::not_found("resource"))?;
 
-    let pinned = app.directory.pinned(&parts.headers)?;
-    let place = routes::target(&parts.method, pattern.as_str())
-        .and_then(|target| Place::of(app, target, &params, &parts.uri, pinned))
+    let pattern = pattern.as_str();
+    let callers = nearest::choose(app, &parts.headers, &caller)?;
+    let any_copy = app.upstream.read_from_copies && reads_any_copy(&parts.method, pattern, &parts.headers);
+    let place = routes::target(&parts.method, pattern)
+        .and_then(|target| Place::of(app, target, &params, &parts.uri, callers.region, any_copy))
         .ok_or_else(|| missing("target"))?;
-    let rule = routes::body_rule(pattern.as_str());
+    let rule = routes::body_rule(pattern);
     let streamed = matches!(rule, BodyRule::Streamed { .. });
     let allowed = if streamed { app.upstream.upload_deadline_ms } else { app.upstream.deadline_ms };
     let deadline = Instant::now() + Duration::from_millis(allowed);
+    // Who calls may be in more of a hurry than we, never in less.
+    let deadline = match parts.extensions.get::<Deadline>() {
+        Some(Deadline(theirs)) => deadline.min(*theirs),
+        None => deadline,
+    };
     let body = body::ready(&parts.headers, body, rule, deadline, app.body_idle).await?;
     let path_and_query = parts.uri.path_and_query().cloned().ok_or_else(|| missing("path"))?;
+    let lane = routes::lane(&parts.method, pattern, caller.is_staff);
     let headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
-    let outgoing = Outgoing::new(parts.method, path_and_query, headers);
-    Journey { app, place, outgoing, body, deadline, tries: 0, hops: 0 }.run(rule).await
+    let outgoing = Outgoing::new(parts.method, path_and_query, headers).in_lane(lane);
+    Journey { app, place, outgoing, body, deadline, tries: 0, hops: 0, waits: 0, avoid: None, held: None }
+        .run(rule)
+        .await
+}
+
+/// Whether any region's copy may answer. What a customer has just done must be seen at once, so that only
+/// what is the same for all may be a little old; `no-cache` asks the owner.
+fn reads_any_copy(method: &Method, pattern: &str, headers: &HeaderMap) -> bool {
+    let asks_owner = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("no-cache")))
+    });
+    matches!(pattern, "/v1/shows/{id}" | "/v1/shows/{id}/seats")
+        && (method == Method::GET || method == Method::HEAD)
+        && !asks_owner
 }
 
 /// One request's way to its answer.
@@ -83,31 +116,40 @@ struct Journey<'a> {
     deadline: Instant,
     /// Attempts that failed.
     tries: u32,
-    /// Answers that said "not mine".
+    /// Answers that named another owner.
     hops: u32,
+    /// Answers that said "not mine" and named nobody better.
+    waits: u32,
+    /// The process that failed last.
+    avoid: Option<Arc<Upstream>>,
+    /// Its place among those that wait for a show that changes hands.
+    held: Option<Held<'a>>,
 }
 
 impl Journey<'_> {
     async fn run(mut self, rule: BodyRule) -> Result<Response, Problem> {
         let app = self.app;
         loop {
-            let upstream = self.place.upstream(app);
+            let upstream = self.place.upstream(app, self.avoid.as_ref());
+            if self.tries == 0 && self.hops == 0 && self.waits == 0 {
+                upstream.retries.deposit();
+            }
             let Some(body) = self.body.take() else {
                 return Err(Problem::internal("a streamed request would have been sent twice"));
             };
-            let attempt = app.client.send(upstream, &self.outgoing, body);
-            match timeout_at(self.deadline, attempt).await {
-                Ok(Ok(answer)) if self.is_refusal(&answer) => {
-                    if let Some(answer) = self.follow(upstream, answer).await? {
+            match app.client.send(&upstream, &self.outgoing, body, self.deadline).await {
+                Ok(answer) if self.is_refusal(&answer) => {
+                    if let Some(answer) = self.follow(&upstream, answer).await? {
                         return Ok(answer);
                     }
                 }
-                Ok(Ok(answer)) => return Ok(pass_back(answer, upstream)),
-                Ok(Err(fault)) => self.again_after(fault, upstream, rule).await?,
-                Err(_) => {
-                    tracing::warn!(target_region = upstream.label(), "no answer within the deadline");
-                    return Err(timed_out(upstream));
+                Ok(answer) if self.may_be_unknown(&answer) => {
+                    if let Some(answer) = self.settle(&upstream, answer).await? {
+                        return Ok(answer);
+                    }
                 }
+                Ok(answer) => return Ok(pass_back(answer, &upstream)),
+                Err(fault) => self.again_after(fault, &upstream, rule).await?,
             }
         }
     }
@@ -116,33 +158,30 @@ impl Journey<'_> {
         answer.status() == StatusCode::MISDIRECTED_REQUEST && self.body.is_repeatable()
     }
 
+    /// A 503 that may say that the owner does not know whether it has done it. Under its key the request
+    /// can be repeated until somebody knows.
+    fn may_be_unknown(&self, answer: &http::Response<Incoming>) -> bool {
+        answer.status() == StatusCode::SERVICE_UNAVAILABLE
+            && self.body.is_repeatable()
+            && self.outgoing.has_key()
+    }
+
     /// Corrects the place after a 421; gives the answer back when it is not about ownership.
     async fn follow(
         &mut self,
         asked: &Upstream,
         answer: http::Response<Incoming>,
     ) -> Result<Option<Response>, Problem> {
-        let (head, body) = answer.into_parts();
-        let read = Limited::new(body, MAX_REFUSAL_BYTES).collect();
-        let body = match timeout_at(self.deadline, read).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) => return Err(broken(asked, &error.to_string())),
-            Err(_) => return Err(timed_out(asked)),
-        };
+        let (head, body) = read(asked, answer, self.deadline).await?;
         let Some(refusal) = NotOwner::read(&body) else {
             let answer = http::Response::from_parts(head, Body::from(body));
             return Ok(Some(pass_back(answer, asked)));
         };
-        self.hops += 1;
-        if self.hops > MAX_HOPS {
-            tracing::warn!(place = ?self.place, "the regions do not agree on an owner");
-            return Err(Problem::unavailable(
-                "owner-unsettled",
-                "the regions do not agree on who serves this; it is probably moving",
-                1,
-            ));
-        }
         self.app.metrics.reroutes.inc();
+        // A region that keeps no copy, or not yet: its owner has one.
+        if let Place::Copy(show) = self.place {
+            self.place = Place::Show(show);
+        }
         let owner = refusal.owner.filter(|owner| {
             self.app.directory.named(owner.as_str()).is_some() && Some(owner) != asked.region.as_ref()
         });
@@ -155,49 +194,121 @@ impl Journey<'_> {
             (_, Some(owner)) => self.place = Place::Region(owner),
             (_, None) => {}
         }
-        // The same region again: nobody named a better place, or the registry's word is newer than the
-        // answer's. It is changing hands; give it a moment.
-        let same = self.place.upstream(self.app).region == asked.region;
-        if same && !pause(self.hops, self.deadline).await {
-            return Err(timed_out(asked));
+        if self.place.upstream(self.app, None).region != asked.region {
+            self.hops += 1;
+            if self.hops > MAX_HOPS {
+                tracing::warn!(place = ?self.place, "the regions do not agree on an owner");
+                return Err(unsettled());
+            }
+            return Ok(None);
         }
-        Ok(None)
+        // The same region again: nobody named a better place, or the registry's word is newer than the
+        // answer's. It is changing hands; nothing was done, so that waiting is safe.
+        self.waits += 1;
+        if self.held.is_none() {
+            self.held = Some(self.app.waiting.hold(self.body.len())?);
+            self.app.metrics.held.inc();
+        }
+        let pause = backoff(self.waits);
+        if hold::news(self.app, self.place.show(), refusal.epoch, pause, self.deadline).await {
+            return Ok(None);
+        }
+        Err(unsettled())
+    }
+
+    /// Asks again after `outcome-unknown`; gives any other 503 back, and this one when there is no time.
+    async fn settle(
+        &mut self,
+        asked: &Upstream,
+        answer: http::Response<Incoming>,
+    ) -> Result<Option<Response>, Problem> {
+        let (head, body) = read(asked, answer, self.deadline).await?;
+        let is_unknown = Code::read(&body).is_some_and(|code| code == "outcome-unknown");
+        if is_unknown && self.may_try_again(asked).await {
+            return Ok(None);
+        }
+        Ok(Some(pass_back(http::Response::from_parts(head, Body::from(body)), asked)))
     }
 
     /// Waits before another attempt, or tells why there is none.
-    async fn again_after(&mut self, fault: Fault, asked: &Upstream, rule: BodyRule) -> Result<(), Problem> {
+    async fn again_after(
+        &mut self,
+        fault: Fault,
+        asked: &Arc<Upstream>,
+        rule: BodyRule,
+    ) -> Result<(), Problem> {
         let problem = match &fault {
             Fault::BodyTooLarge => {
                 let (BodyRule::Buffered { max_bytes } | BodyRule::Streamed { max_bytes }) = rule;
                 return Err(body::too_large(max_bytes));
             }
             Fault::BodyTooSlow => return Err(body::too_slow()),
+            // More of the same would not help those who wait.
+            Fault::Overloaded => return Err(overloaded(asked)),
+            Fault::TimedOut => {
+                tracing::warn!(target_region = asked.label(), "no answer within the deadline");
+                return Err(timed_out(asked));
+            }
             Fault::Unreachable(why) => unreachable_problem(asked, why),
+            Fault::LeftAlone => unreachable_problem(asked, "it is being left alone after failures"),
             Fault::Broken(why) => broken(asked, why),
         };
-        self.tries += 1;
+        if matches!(self.place, Place::Copy(_)) && self.body.is_repeatable() {
+            // A copy is a convenience; its owner answers for the show.
+            self.place = self.place.show().map_or(Place::Global, Place::Show);
+            self.tries += 1;
+            return Ok(());
+        }
+        self.avoid = Some(asked.clone());
+        let was_sent = !matches!(fault, Fault::Unreachable(_) | Fault::LeftAlone);
+        let other = self.place.upstream(self.app, self.avoid.as_ref());
+        if !was_sent && self.body.is_repeatable() && !Arc::ptr_eq(&other, asked) {
+            // Another process of the region, at once: this one has not even been asked.
+            self.tries += 1;
+            if self.tries < self.app.upstream.max_tries {
+                self.app.metrics.retries.inc();
+                return Ok(());
+            }
+        }
         let may_repeat = self.body.is_repeatable() && self.outgoing.is_repeatable();
-        if !may_repeat || self.tries >= self.app.upstream.max_tries {
-            return Err(problem);
+        if may_repeat && self.may_try_again(asked).await { Ok(()) } else { Err(problem) }
+    }
+
+    /// Waits a while. False: there were attempts enough, by this request, by all to this process, or by the
+    /// clock.
+    async fn may_try_again(&mut self, asked: &Upstream) -> bool {
+        self.tries += 1;
+        if self.tries >= self.app.upstream.max_tries || !asked.retries.withdraw() {
+            return false;
         }
-        if !pause(self.tries, self.deadline).await {
-            return Err(problem);
+        let pause = backoff(self.tries);
+        if Instant::now() + pause >= self.deadline {
+            return false;
         }
+        tokio::time::sleep(pause).await;
         self.app.metrics.retries.inc();
-        Ok(())
+        true
     }
 }
 
-/// Waits longer each time, with jitter, so that many who failed together do not come back together.
-/// False when the deadline would pass meanwhile.
-async fn pause(nth: u32, deadline: Instant) -> bool {
-    let most = BACKOFF_FIRST.saturating_mul(1 << nth.min(10)).min(BACKOFF_MAX);
-    let pause = most.mul_f64(rand::random_range(0.5..1.0));
-    if Instant::now() + pause >= deadline {
-        return false;
+/// A small answer, whole.
+async fn read(
+    asked: &Upstream,
+    answer: http::Response<Incoming>,
+    deadline: Instant,
+) -> Result<(http::response::Parts, bytes::Bytes), Problem> {
+    let (head, body) = answer.into_parts();
+    match timeout_at(deadline, Limited::new(body, MAX_REFUSAL_BYTES).collect()).await {
+        Ok(Ok(body)) => Ok((head, body.to_bytes())),
+        Ok(Err(error)) => Err(broken(asked, &error.to_string())),
+        Err(_) => Err(timed_out(asked)),
     }
-    tokio::time::sleep(pause).await;
-    true
+}
+
+/// Longer each time, with jitter, so that many who failed together do not come back together.
+fn backoff(nth: u32) -> Duration {
+    let most = BACKOFF_FIRST.saturating_mul(1 << nth.min(10)).min(BACKOFF_MAX);
+    most.mul_f64(rand::random_range(0.5..1.0))
 }
 
 /// The members of a 421 `not-owner` that routing needs.
@@ -213,6 +324,18 @@ struct NotOwner {
 impl NotOwner {
     fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok().filter(|refusal: &Self| refusal.code == "not-owner")
+    }
+}
+
+/// The stable code of a problem.
+#[derive(serde::Deserialize)]
+struct Code {
+    code: String,
+}
+
+impl Code {
+    fn read(body: &[u8]) -> Option<String> {
+        serde_json::from_slice(body).ok().map(|Self { code }| code)
     }
 }
 
@@ -245,6 +368,18 @@ fn unreachable_problem(upstream: &Upstream, why: &str) -> Problem {
         Problem::unavailable(code, format!("{} cannot be reached; nothing was done", said_of(upstream)), 2),
         upstream,
     )
+}
+
+/// 503: nothing was done.
+fn unsettled() -> Problem {
+    let detail = "the regions do not agree on who serves this; it is probably moving";
+    Problem::unavailable("owner-unsettled", detail, 1)
+}
+
+/// 503: nothing was done. Not all at once, please.
+fn overloaded(upstream: &Upstream) -> Problem {
+    let detail = format!("{} has more to do than it can; nothing was done", said_of(upstream));
+    with_region(Problem::unavailable("overloaded", detail, rand::random_range(1..=3)), upstream)
 }
 
 /// 502: whether it was done is not known.

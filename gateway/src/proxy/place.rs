@@ -1,33 +1,40 @@
 //! Where a request belongs: from the routing table, the ids in it, and what the registry tells.
 
+use std::sync::Arc;
+
 use axum::extract::RawPathParams;
 use common::{RegionName, ShowId};
 use http::Uri;
 
 use crate::app::Gateway;
 use crate::directory::{Region, Upstream};
+use crate::nearest::nearest_copy;
 use crate::routes::Target;
 
 /// The place of one request; it may be corrected on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Global,
-    /// A region by name: pinned, the gateway's own, or the home of a cinema or hall.
+    /// A region by name: the caller's, or the home of a cinema or hall.
     Region(RegionName),
     /// Wherever the show's owner is at the moment of asking.
     Show(ShowId),
+    /// The nearest region that keeps the show's journal; its owner when that one will not answer.
+    Copy(ShowId),
 }
 
 impl Place {
-    /// None: the target is the gateway itself.
+    /// `callers` is the region of those who ask for nothing in particular; `any_copy`: an answer may be a
+    /// little old. None: the target is the gateway itself.
     pub fn of(
         gateway: &Gateway,
         target: Target,
         params: &RawPathParams,
         uri: &Uri,
-        pinned: Option<&Region>,
+        callers: &Region,
+        any_copy: bool,
     ) -> Option<Self> {
-        let fallback = || Self::Region(pinned.unwrap_or_else(|| gateway.directory.own()).name.clone());
+        let fallback = || Self::Region(callers.name.clone());
         let id = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| bare(value));
         Some(match target {
             Target::Gateway => return None,
@@ -42,24 +49,45 @@ impl Place {
                 home.map_or_else(fallback, |home| Self::Region(home.name.clone()))
             }
             // An id that is none names nothing; any region can say so.
-            Target::Show => id.and_then(common::show_in).map_or_else(fallback, Self::Show),
+            Target::Show => match id.and_then(common::show_in) {
+                Some(show) if any_copy => Self::Copy(show),
+                Some(show) => Self::Show(show),
+                None => fallback(),
+            },
         })
     }
 
-    /// The service to ask now.
-    pub fn upstream<'a>(&self, gateway: &'a Gateway) -> &'a Upstream {
-        let directory = &gateway.directory;
-        let region = match self {
-            Self::Global => return &directory.global,
-            Self::Region(name) => directory.named(name.as_str()),
-            Self::Show(show) => gateway
-                .ownership
-                .owner(*show)
-                .and_then(|owner| directory.named(owner.as_str()))
-                .or_else(|| directory.by_tag(show.home_tag())),
-        };
-        &region.unwrap_or_else(|| directory.own()).upstream
+    pub fn show(&self) -> Option<ShowId> {
+        match self {
+            Self::Show(show) | Self::Copy(show) => Some(*show),
+            Self::Global | Self::Region(_) => None,
+        }
     }
+
+    /// The service to ask now; another process than `avoid` where there is one.
+    pub fn upstream(&self, gateway: &Gateway, avoid: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+        let directory = &gateway.directory;
+        let (region, show) = match self {
+            Self::Global => return directory.global.clone(),
+            Self::Region(name) => {
+                return directory.named(name.as_str()).unwrap_or(directory.own()).upstream.clone();
+            }
+            Self::Show(show) => (owner(gateway, *show), *show),
+            Self::Copy(show) => {
+                let copies = gateway.ownership.replicas(*show);
+                (nearest_copy(gateway, owner(gateway, *show), &copies), *show)
+            }
+        };
+        directory.process(region, show, avoid)
+    }
+}
+
+/// As the registry's copy has it; the home for a show it has not heard of.
+fn owner(gateway: &Gateway, show: ShowId) -> &Region {
+    let directory = &gateway.directory;
+    let owner = gateway.ownership.owner(show);
+    let owner = owner.and_then(|owner| directory.named(owner.as_str()));
+    owner.or_else(|| directory.by_tag(show.home_tag())).unwrap_or(directory.own())
 }
 
 /// `tkt_….svg` is the ticket `tkt_…`.

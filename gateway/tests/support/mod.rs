@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+pub mod mmdb;
+pub mod registry;
+
 use axum::body::Body;
 use bytes::Bytes;
 use common::RegionName;
@@ -48,6 +51,8 @@ pub enum Reply {
     Answer(Response<Body>),
     /// Closes the connection without a word.
     Break,
+    /// Answers after a while.
+    Later(Duration, Response<Body>),
     /// Never answers.
     Hang,
     /// Never answers, and drops what it holds when the asker goes away.
@@ -157,6 +162,10 @@ async fn serve(
     match reply {
         Reply::Answer(response) => Ok(response),
         Reply::Break => Err(std::io::Error::other("broken on purpose")),
+        Reply::Later(pause, response) => {
+            tokio::time::sleep(pause).await;
+            Ok(response)
+        }
         Reply::Hang => std::future::pending().await,
         Reply::HangHolding(_held) => std::future::pending().await,
     }
@@ -179,6 +188,8 @@ pub async fn config(regions: &[(&str, String)]) -> Config {
                 display_name: name.to_uppercase(),
                 gateway_url: format!("https://{name}.example"),
                 regional_url: url.clone(),
+                latitude: None,
+                longitude: None,
             })
             .collect(),
         global_url: away.clone(),

@@ -242,6 +242,7 @@ fn issue(app: &App, account: &Account, session: SessionId, refresh: RefreshToken
         username: account.user.username.clone().unwrap_or_default(),
         roles: account.user.roles.clone(),
         ver: account.token_version,
+        region: None,
     };
     let access_token = app.keys.sign(ACCESS_TOKEN_TYPE, &claims).ok_or_else(|| {
         Problem::unavailable("starting", "the signing keys are not loaded yet; try again", 1)

@@ -57,6 +57,7 @@ fn claims(user: UserId, session: SessionId, ver: i64) -> Claims {
         username: "someone".into(),
         roles: vec![RoleGrant { role: "manager".into(), region: Some(region("eu")) }],
         ver,
+        region: None,
     }
 }
 
