@@ -73,7 +73,9 @@ impl Ledger {
         for group in groups {
             if let Some(key) = &group.key {
                 let before = self.keys.insert(key.id, group.at);
-                if before.is_some_and(|before| before + KEY_KEPT > group.at) {
+                // A journal that is wrong may tell of any time, and of any amount below.
+                let until = |at: Timestamp| at.saturating_add(KEY_KEPT).unwrap_or(Timestamp::MAX);
+                if before.is_some_and(|before| until(before) > group.at) {
                     self.wrong(Rule::KeyTwice, "an idempotency key takes effect a second time");
                 }
             }
@@ -291,7 +293,10 @@ impl Ledger {
         let Some((id, amount)) = self.taken(payment) else { return };
         self.live(id, "is paid");
         let booking = self.booking(id);
-        let (price, seats) = (booking.seats.values().sum::<i64>(), booking.seats.len());
+        let (price, seats) = (
+            booking.seats.values().fold(0, |sum: i64, price| sum.saturating_add(*price)),
+            booking.seats.len(),
+        );
         if let Some(before) = booking.paid_by.replace(payment) {
             self.wrong(Rule::Payment, format!("{id} is paid by {before} and by {payment}"));
         }
@@ -315,7 +320,7 @@ impl Ledger {
         let Some(charge) = self.charges.get_mut(&payment) else {
             return self.wrong(Rule::Payment, format!("{refund} gives back {payment}, which is not known"));
         };
-        charge.back += amount;
+        charge.back = charge.back.saturating_add(amount);
         let (back, whole, taken) = (charge.back, charge.amount, charge.money == Money::Taken);
         if !taken || amount <= 0 || back > whole {
             self.wrong(Rule::Payment, format!("{payment}: {back} given back of {whole} (taken: {taken})"));
@@ -330,7 +335,7 @@ impl Ledger {
         back.settled = true;
         let (payment, amount) = (back.payment, back.amount);
         if failed && let Some(charge) = self.charges.get_mut(&payment) {
-            charge.back -= amount;
+            charge.back = charge.back.saturating_sub(amount);
         }
     }
 
