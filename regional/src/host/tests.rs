@@ -267,3 +267,76 @@ async fn read_models_are_the_fold_of_the_journal_and_can_be_rebuilt() {
     assert_eq!(rows(&app).await, before);
     stop.cancel();
 }
+
+/// Three entries of one show under way at once, held up in Postgres by a lock on its head until `end`; what
+/// each asker heard, and the numbers of the show's entries.
+async fn three_under_way(
+    app: &App,
+    id: ShowId,
+    seats: [&str; 3],
+    end: impl AsyncFnOnce(&deadpool_postgres::Object),
+) -> (Vec<Result<Replayable, HostError>>, u64) {
+    let host = app.hosts.get(id).await.unwrap();
+    let mut blocker = app.pool.get().await.unwrap();
+    let lock = blocker.transaction().await.unwrap();
+    lock.execute("SELECT 1 FROM show_head WHERE show_id = $1 FOR UPDATE", &[&id.0]).await.unwrap();
+    let mut answers = Vec::new();
+    for seat in seats {
+        let (answer, result) = oneshot::channel();
+        let asked = Arc::new(wish(id, seat, None));
+        host.mailbox.try_send(Message { asked, answer }).ok().unwrap();
+        // Taken from the mailbox, it is decided in the same breath.
+        crate::testing::until("the task", async || host.mailbox.capacity() == MAILBOX).await;
+        answers.push(result);
+    }
+    let watcher = app.pool.get().await.unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                  WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO show_journal%'";
+    crate::testing::until("the first append", async || {
+        watcher.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    assert_eq!(host.read(|show| show.reservations.len()), 0, "nothing is shown before it is committed");
+    end(&watcher).await;
+    lock.rollback().await.unwrap();
+    let heard = futures::future::join_all(answers).await.into_iter().map(Result::unwrap).collect();
+    let committed = app.hosts.0.means.journal.committed(id).await.unwrap().unwrap();
+    (heard, committed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_batches_are_under_way_and_answered_in_order() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    let (heard, committed) = three_under_way(&app, id, ["A1", "A2", "A2"], async |_| ()).await;
+    let [first, second, third] = heard.as_slice() else { panic!("three asked") };
+    for done in [first, second] {
+        assert!(matches!(done, Ok(Replayable::Fresh(Answer::Done { repeated: false, .. }))));
+    }
+    // Refused because of what was only under way; told once that was committed.
+    assert!(matches!(third, Ok(Replayable::Fresh(Answer::Refused { .. }))));
+    assert_eq!(committed, 3, "the show's first entry, then one each");
+    assert_eq!(app.hosts.get(id).await.unwrap().read(Show::counts), [6, 2, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_behind_a_lost_batch_is_settled_with_it() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO show_journal%'";
+    let (heard, committed) = three_under_way(&app, id, ["A1", "A2", "A3"], async |watcher| {
+        assert_eq!(watcher.query(kill, &[]).await.unwrap().len(), 1);
+    })
+    .await;
+    // Settled by a write, so that "nothing was done" is true for good: each may be asked again.
+    assert!(heard.iter().all(|answer| matches!(answer, Err(HostError::Stopped))));
+    assert_eq!(committed, 1);
+    for seat in ["A1", "A2", "A3"] {
+        let (_, answer) = app.hosts.ask(id, wish(id, seat, None)).await.unwrap();
+        assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    }
+    assert_eq!(app.hosts.get(id).await.unwrap().read(Show::counts), [5, 3, 0, 0]);
+}
