@@ -55,13 +55,13 @@ impl Message {
 
 /// A ballot as a claim's text: digits alone, so that texts order as ballots do, in any locale.
 pub fn write_ballot(ballot: Ballot) -> String {
-    format!("{:020}.{:020}.{:020}", ballot.epoch, ballot.session, ballot.attempt)
+    format!("{:020}.{:020}.{:020}", ballot.epoch, ballot.attempt, ballot.session)
 }
 
 pub fn read_ballot(text: &str) -> Option<Ballot> {
     let mut parts = text.split('.').map(|part| part.parse().ok());
     let mut next = || parts.next().flatten();
-    Some(Ballot { epoch: next()?, session: next()?, attempt: next()? })
+    Some(Ballot { epoch: next()?, attempt: next()?, session: next()? })
 }
 
 #[cfg(test)]
@@ -77,9 +77,11 @@ mod tests {
         }
         assert_eq!(Message::read(b"{\"kind\":1}"), None);
         let ballot = |epoch, session, attempt| Ballot { epoch, session, attempt };
-        let ordered = [ballot(1, 9, 9), ballot(2, 1, 30), ballot(2, 10, 1), ballot(10, 0, 0)];
-        let texts = ordered.map(write_ballot);
-        assert!(texts.is_sorted());
+        let some = [ballot(1, 9, 9), ballot(2, 30, 1), ballot(2, 1, 30), ballot(2, 10, 30), ballot(10, 0, 0)];
+        for (one, other) in some.iter().flat_map(|one| some.iter().map(move |other| (*one, *other))) {
+            assert_eq!(write_ballot(one).cmp(&write_ballot(other)), one.cmp(&other), "{one:?} {other:?}");
+        }
+        let (ordered, texts) = (some, some.map(write_ballot));
         assert_eq!(texts.map(|text| read_ballot(&text)), ordered.map(Some));
         assert_eq!(read_ballot("x"), None);
     }

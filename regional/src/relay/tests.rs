@@ -199,18 +199,24 @@ async fn without_redis_copies_read_the_journal_and_go_on_when_it_is_back() {
     region.reserve(&region.leader, "A1").await;
     region.sees(&region.follower, "hfffffff").await;
     assert!(region.follows(&region.follower), "its copy reads the journal");
-    // Who has no copy yet tries to lead; an older process may not any more, and reads the journal too.
+    // Who has no copy yet leads, and the leader takes it back by its next command; who may not lead reads
+    // the journal.
+    let fourth = process_with(&region.url, 4, &region.redis.url()).await;
+    owned_by(&fourth, region.show, "eu", 1);
+    assert_eq!(region.seats(&fourth).await, "hfffffff");
+    assert!(!region.follows(&fourth) && fourth.metrics.relay.fallback.get() > 0);
     let third = process_with(&region.url, 1, &region.redis.url()).await;
     owned_by(&third, region.show, "eu", 1);
+    third.relay.follow_journal(region.show).await.unwrap();
     assert_eq!(region.seats(&third).await, "hfffffff");
-    assert!(region.follows(&third) && third.metrics.relay.fallback.get() > 0);
+    assert!(region.follows(&third));
     region.reserve(&region.leader, "A2").await;
     region.sees(&region.follower, "hhffffff").await;
 
     region.redis = Redis::start(Some(addr)).await;
     region.claimed().await;
     until("all listen again", || async {
-        [&region.leader, &region.follower, &third].iter().all(|app| app.metrics.relay.up.get() == 1)
+        [&region.leader, &region.follower, &third, &fourth].iter().all(|app| app.metrics.relay.up.get() == 1)
     })
     .await;
     region.reserve(&region.leader, "A3").await;
@@ -219,7 +225,7 @@ async fn without_redis_copies_read_the_journal_and_go_on_when_it_is_back() {
     let heard = || third.metrics.relay.received.get() > 0;
     until("the third hears the leader", || async { heard() }).await;
     region.reserve(&region.leader, "B4").await;
-    for app in [&region.follower, &third] {
+    for app in [&region.follower, &third, &fourth] {
         region.sees(app, "hhhffffh").await;
         assert!(region.follows(app), "a reader takes no lead");
     }
