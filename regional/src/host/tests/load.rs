@@ -96,7 +96,17 @@ async fn customer(app: App, shows: Vec<ShowId>, seed: u64, tell: Tell, stop: Arc
             (*shows.choose(&mut rng).unwrap(), format!("reserve {}", seats.join(",")))
         };
         tell(&format!("? {show} {key} {what}"));
-        let answer = app.hosts.ask(show, asked(show, &key, &what)).await.map(|(_, answer)| answer);
+        let answer = app.hosts.ask(show, asked(show, &key, &what)).await;
+        // What others left behind, customers of a process that was killed too, is given up in time: a full
+        // hall would only refuse.
+        if let Ok((host, Answer::Refused { .. })) = &answer {
+            let live = host.read(|show| {
+                let live = show.reservations.values().filter(|held| !held.seats.is_empty());
+                live.map(|held| held.id).collect::<Vec<_>>()
+            });
+            own.extend(live.choose(&mut rng).map(|reservation| (show, *reservation)));
+        }
+        let answer = answer.map(|(_, answer)| answer);
         if let Ok(Answer::Done { group, .. }) = &answer
             && let Some(Event::Reserved { reservation, .. }) = group.events.first()
         {
