@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Script};
 use uuid::Uuid;
 
-use super::tables::{EVENT, INSERT_JOURNAL, INSERT_RESERVATION, numbers, prepare};
+use super::tables::{EVENT, INSERT_JOURNAL, INSERT_RESERVATION, connection, numbers, prepare};
 use super::{Booking, Design, Outcome};
 
 /// All seats or none; `ARGV[1]` tells whose they are.
@@ -53,7 +53,7 @@ impl LockService {
     }
 
     async fn write(&self, show: i32, seats: &[i32]) -> anyhow::Result<Outcome> {
-        let mut client = self.pool.get().await?;
+        let mut client = connection(&self.pool).await?;
         let transaction = client.transaction().await?;
         let (id, customer) = (Uuid::now_v7(), Uuid::now_v7());
         // A lock may lapse under a slow writer, so the last word is the table's.

@@ -3,7 +3,7 @@
 use deadpool_postgres::Pool;
 use uuid::Uuid;
 
-use super::tables::{EVENT, INSERT_JOURNAL, INSERT_RESERVATION, numbers, prepare};
+use super::tables::{EVENT, INSERT_JOURNAL, INSERT_RESERVATION, connection, numbers, prepare};
 use super::{Booking, Design, Outcome};
 
 pub struct Naive(Pool);
@@ -20,7 +20,7 @@ impl Naive {
 impl Design for Naive {
     async fn book(&self, booking: Booking) -> anyhow::Result<Outcome> {
         let (show, seats) = numbers(booking)?;
-        let mut client = self.0.get().await?;
+        let mut client = connection(&self.0).await?;
         let transaction = client.transaction().await?;
         let lock = transaction
             .prepare_cached(

@@ -3,7 +3,7 @@
 use deadpool_postgres::Pool;
 use uuid::Uuid;
 
-use super::tables::{EVENT, numbers, prepare};
+use super::tables::{EVENT, connection, numbers, prepare};
 use super::{Booking, Design, Outcome};
 
 const FUNCTION: &str = "
@@ -36,7 +36,7 @@ impl BestStatement {
 impl Design for BestStatement {
     async fn book(&self, booking: Booking) -> anyhow::Result<Outcome> {
         let (show, seats) = numbers(booking)?;
-        let client = self.0.get().await?;
+        let client = connection(&self.0).await?;
         let book = client.prepare_cached("SELECT ref_book($1, $2, $3, $4, $5)").await?;
         let (id, customer) = (Uuid::now_v7(), Uuid::now_v7());
         match client.query_one(&book, &[&show, &seats, &id, &customer, &EVENT]).await {

@@ -1,6 +1,8 @@
 //! The tables of the designs that others use, and what all of them write.
 
-use deadpool_postgres::Pool;
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool, Timeouts};
 
 use super::{Booking, SEATS_A_BOOKING};
 
@@ -21,9 +23,16 @@ pub const INSERT_RESERVATION: &str =
     "INSERT INTO ref_reservations (id, show_id, customer, seats, total) VALUES ($1, $2, $3, $4, 2000)";
 pub const INSERT_JOURNAL: &str = "INSERT INTO ref_journal (show_id, events) VALUES ($1, $2)";
 
+/// Whoever waits for a connection is slow, not lost.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+
+pub async fn connection(pool: &Pool) -> anyhow::Result<Object> {
+    Ok(pool.timeout_get(&Timeouts { wait: PATIENCE, create: PATIENCE, recycle: PATIENCE }).await?)
+}
+
 /// Empties the tables and puts `shows` shows of `seats` free seats in.
 pub async fn prepare(pool: &Pool, shows: u32, seats: u32) -> anyhow::Result<()> {
-    let client = pool.get().await?;
+    let client = connection(pool).await?;
     client.batch_execute(SCHEMA).await?;
     let fill = "INSERT INTO ref_seats (show_id, seat)
                 SELECT s, n FROM generate_series(0, $1 - 1) s, generate_series(0, $2 - 1) n";
