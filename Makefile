@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # A newly installed cargo is not yet on this shell's path.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build up test test-long lint bench clean
+.PHONY: help setup build up test test-long lint bench model clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: setup ## Format, clippy, licences and sources, the chart
 bench: build ## Measure everything, on a platform of its own; figures and plots go to target/bench
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo "bench: without nginx seat maps have nothing to be compared with (apt-get install nginx-light)"
 	target/release/marquee bench all $(ARGS)
+
+model: setup ## Explore the replication protocol's model in its long form; ARGS name configurations or rules
+	cargo run --locked -p protocol-model -- $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

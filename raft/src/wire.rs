@@ -161,6 +161,7 @@ impl From<RegionRecord> for proto::Region {
         Self {
             name: region.name.to_string(),
             state: region.state.to_string(),
+            incarnation: region.incarnation,
             ticket_keys: region.ticket_keys.into_iter().map(Into::into).collect(),
         }
     }
@@ -179,6 +180,7 @@ impl TryFrom<proto::Region> for RegionRecord {
         Ok(Self {
             name: region("name", &message.name)?,
             state,
+            incarnation: message.incarnation,
             ticket_keys: message.ticket_keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }

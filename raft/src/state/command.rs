@@ -6,7 +6,7 @@
 use common::{RegionName, ShowId};
 use serde::{Deserialize, Serialize};
 
-use super::record::{ShowRecord, TicketKey};
+use super::record::{RegionRecord, ShowRecord, TicketKey};
 
 /// The version of the log's format. Raised when an old voter could not apply a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,8 @@ use super::record::{ShowRecord, TicketKey};
 pub struct Format(u16);
 
 impl Format {
-    /// The one this build writes, and the highest it reads.
-    pub const CURRENT: Self = Self(1);
+    /// The highest this build reads.
+    pub const CURRENT: Self = Self(2);
 }
 
 impl From<Format> for u16 {
@@ -46,8 +46,10 @@ pub struct Proposal {
 }
 
 impl Proposal {
+    /// In the lowest format that has the command, so that voters of the release before go on applying
+    /// what they can.
     pub fn new(command: Command) -> Self {
-        Self { format: Format::CURRENT, command }
+        Self { format: Format(command.format()), command }
     }
 }
 
@@ -62,8 +64,57 @@ pub enum Command {
         home: RegionName,
         replicas: Vec<RegionName>,
     },
+    /// The region is lost: each show it owns goes to another replica that is up. One command, so that no
+    /// show is forgotten between two.
+    RegionDown {
+        region: RegionName,
+    },
+    /// The region is back, its journals caught up.
+    RegionUp {
+        region: RegionName,
+    },
+    /// New shows and moves go elsewhere; what it owns is moved away by planned moves.
+    Drain {
+        region: RegionName,
+    },
+    Undrain {
+        region: RegionName,
+    },
+    /// A planned move to another replica. `if_epoch` is what the asker knew: of two moves one counts.
+    Move {
+        show: ShowId,
+        to: RegionName,
+        if_epoch: u64,
+    },
+    /// A change of the replica set; the set before is kept until [`Command::Settled`].
+    ChangeReplicas {
+        show: ShowId,
+        replicas: Vec<RegionName>,
+        if_epoch: u64,
+    },
+    /// The leader of `epoch` has committed its first entry in majorities of both sets.
+    Settled {
+        show: ShowId,
+        epoch: u64,
+    },
+    /// The region's store went back in time (R5). `incarnation` is the one that was lost: of two who
+    /// notice the same loss one counts.
+    StoreLost {
+        region: RegionName,
+        incarnation: u64,
+    },
     /// Commands that arrived together and share one entry, applied in order; each is answered by itself.
     Batch(Vec<Command>),
+}
+
+impl Command {
+    fn format(&self) -> u16 {
+        match self {
+            Self::OpenSession(_) | Self::CreateShow { .. } => 1,
+            Self::Batch(commands) => commands.iter().map(Self::format).max().unwrap_or(1),
+            _ => 2,
+        }
+    }
 }
 
 /// Draws a number for one life of one regional process and closes older sessions of the same URL.
@@ -87,6 +138,11 @@ pub enum Answer {
         no: u64,
     },
     Show(ShowRecord),
+    /// The region as it now is, and how many shows got a new epoch.
+    Region {
+        region: RegionRecord,
+        shows: u64,
+    },
     /// Nothing was changed, and repeating it would not help.
     Refused {
         reason: String,

@@ -5,6 +5,7 @@
 //! the same state. Storage, raft and gRPC are elsewhere.
 
 mod command;
+mod ownership;
 mod record;
 mod shows;
 mod snapshot;
@@ -44,6 +45,16 @@ impl Registry {
         match command {
             Command::OpenSession(open) => self.open_session(index, open, changes),
             Command::CreateShow { id, home, replicas } => self.create_show(*id, home, replicas, changes),
+            Command::RegionDown { region } => self.region_down(region, changes),
+            Command::RegionUp { region } => self.region_up(region, changes),
+            Command::Drain { region } => self.drain(region, changes),
+            Command::Undrain { region } => self.undrain(region, changes),
+            Command::Move { show, to, if_epoch } => self.move_show(*show, to, *if_epoch, changes),
+            Command::ChangeReplicas { show, replicas, if_epoch } => {
+                self.change_replicas(*show, replicas, *if_epoch, changes)
+            }
+            Command::Settled { show, epoch } => self.settled(*show, *epoch, changes),
+            Command::StoreLost { region, incarnation } => self.store_lost(region, *incarnation, changes),
             Command::Batch(commands) => {
                 Answer::Batch(commands.iter().map(|c| self.apply(index, c, changes)).collect())
             }
@@ -145,5 +156,7 @@ impl Registry {
     }
 }
 
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;

@@ -69,13 +69,16 @@ pub struct TicketKey {
 pub struct RegionRecord {
     pub name: RegionName,
     pub state: RegionState,
+    /// Of its store: rises when the store is found to have lost its tail.
+    #[serde(default)]
+    pub incarnation: u64,
     /// All that were ever announced: tickets outlive the key's use.
     pub ticket_keys: Vec<TicketKey>,
 }
 
 impl RegionRecord {
     pub(crate) fn up(name: RegionName) -> Self {
-        Self { name, state: RegionState::Up, ticket_keys: Vec::new() }
+        Self { name, state: RegionState::Up, incarnation: 0, ticket_keys: Vec::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The map of shows, small enough for a million of them in every process that watches.
 //!
-//! A row is 32 bytes: the show's UUID, its epoch, and indices into the tables of region names and of
+//! A row is 32 bytes in memory: the show's UUID, its epoch, and indices into the tables of region names and of
 //! region sets, of which there are few. The order of the rows is that of the ids, on every voter.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use super::record::ShowRecord;
 pub struct TooManyRegions;
 
 /// The index of the empty set of regions, which needs no entry.
-const NO_REGIONS: u16 = u16::MAX;
+pub(super) const NO_REGIONS: u16 = u16::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
@@ -26,6 +26,8 @@ pub(super) struct Row {
     pub owner: u8,
     pub replicas: u16,
     pub prior: u16,
+    /// Regions that once were replicas and are neither in `replicas` nor in `prior`.
+    pub past: u16,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,9 +46,13 @@ impl ShowTable {
         self.rows.get(id.0.as_bytes()).map(|row| row.epoch)
     }
 
-    /// Inserts or replaces.
+    /// Inserts or replaces. Who was a replica before and no longer is, is remembered.
     pub fn put(&mut self, show: &ShowRecord) -> Result<(), TooManyRegions> {
+        let past = self.rows.get(show.id.0.as_bytes()).map_or_else(Vec::new, |row| self.ever(*row));
+        let is_past = |name: &RegionName| !show.replicas.contains(name) && !show.prior.contains(name);
+        let past: Vec<RegionName> = past.into_iter().filter(is_past).collect();
         let row = Row {
+            past: self.set_index(&past)?,
             epoch: show.epoch,
             home: self.name_index(&show.home)?,
             owner: self.name_index(&show.owner)?,
@@ -55,6 +61,33 @@ impl ShowTable {
         };
         self.rows.insert(*show.id.0.as_bytes(), row);
         Ok(())
+    }
+
+    /// The shows that `region` replicates, or ever replicated.
+    pub fn ever_replicated_by(&self, region: &RegionName) -> Vec<ShowId> {
+        let Some(name) = self.names.iter().position(|name| name == region) else { return Vec::new() };
+        let holds = |set: &Vec<u8>| set.iter().any(|held| usize::from(*held) == name);
+        let sets: Vec<bool> = self.sets.iter().map(holds).collect();
+        let is_in = |set: u16| sets.get(usize::from(set)).copied().unwrap_or(false);
+        self.select(|row| is_in(row.replicas) || is_in(row.prior) || is_in(row.past))
+    }
+
+    pub fn owned_by(&self, region: &RegionName) -> Vec<ShowId> {
+        let Some(owner) = self.names.iter().position(|name| name == region) else { return Vec::new() };
+        self.select(|row| usize::from(row.owner) == owner)
+    }
+
+    fn select(&self, wanted: impl Fn(Row) -> bool) -> Vec<ShowId> {
+        let rows = self.rows.iter().filter(|(_, row)| wanted(**row));
+        rows.map(|(id, _)| ShowId(Uuid::from_bytes(*id))).collect()
+    }
+
+    fn ever(&self, row: Row) -> Vec<RegionName> {
+        let mut all: Vec<RegionName> =
+            [row.replicas, row.prior, row.past].iter().flat_map(|set| self.set(*set)).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     pub fn page_after(&self, after: Option<ShowId>, limit: usize) -> Vec<ShowRecord> {
@@ -119,6 +152,6 @@ impl ShowTable {
     pub(super) fn is_consistent(&self, row: Row) -> bool {
         let name = |index: u8| usize::from(index) < self.names.len();
         let set = |index: u16| index == NO_REGIONS || usize::from(index) < self.sets.len();
-        name(row.home) && name(row.owner) && set(row.replicas) && set(row.prior)
+        name(row.home) && name(row.owner) && set(row.replicas) && set(row.prior) && set(row.past)
     }
 }

@@ -10,12 +10,13 @@ use common::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::record::RegionRecord;
-use super::shows::{Row, ShowTable};
+use super::shows::{NO_REGIONS, Row, ShowTable};
 use super::{Registry, Session};
 
 const MAGIC: &[u8; 4] = b"MQRG";
-const VERSION: u16 = 1;
-const ROW_BYTES: usize = 16 + 8 + 1 + 1 + 2 + 2;
+/// Version 1 had rows without the last two bytes, the replicas of the past.
+const VERSION: u16 = 2;
+const ROW_BYTES: usize = 16 + 8 + 1 + 1 + 2 + 2 + 2;
 
 /// The bytes are not a snapshot that this build can read.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,7 @@ impl Registry {
             bytes.extend_from_slice(&[row.home, row.owner]);
             bytes.extend_from_slice(&row.replicas.to_le_bytes());
             bytes.extend_from_slice(&row.prior.to_le_bytes());
+            bytes.extend_from_slice(&row.past.to_le_bytes());
         }
         bytes
     }
@@ -64,7 +66,7 @@ impl Registry {
             return Err(BadSnapshot("it does not begin as one".into()));
         }
         let version = u16::from_le_bytes(reader.array()?);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(BadSnapshot(format!("version {version} is unknown here")));
         }
         let head_len = u32::from_le_bytes(reader.array()?) as usize;
@@ -82,7 +84,8 @@ impl Registry {
             let [home, owner] = reader.array()?;
             let replicas = u16::from_le_bytes(reader.array()?);
             let prior = u16::from_le_bytes(reader.array()?);
-            let row = Row { epoch, home, owner, replicas, prior };
+            let past = if version == 1 { NO_REGIONS } else { u16::from_le_bytes(reader.array()?) };
+            let row = Row { epoch, home, owner, replicas, prior, past };
             if !shows.is_consistent(row) {
                 return Err(BadSnapshot("a show names an unknown region".into()));
             }

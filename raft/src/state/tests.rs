@@ -164,7 +164,7 @@ fn an_entry_of_an_unknown_format_is_refused_not_skipped() {
     let proposal = Proposal::new(create(ShowId::new(&region("eu")), "eu"));
     let text = serde_json::to_string(&proposal).unwrap();
     assert_eq!(serde_json::from_str::<Proposal>(&text).unwrap(), proposal);
-    assert!(serde_json::from_str::<Proposal>(&text.replace("\"v\":1", "\"v\":2")).is_err());
+    assert!(serde_json::from_str::<Proposal>(&text.replace("\"v\":1", "\"v\":3")).is_err());
     assert!(serde_json::from_str::<Proposal>(&text.replace("create_show", "sink_show")).is_err());
 }
 
@@ -181,4 +181,136 @@ fn the_tables_of_names_are_bounded() {
     }
     assert!(put(&mut table, 255).is_err());
     assert!(put(&mut table, 7).is_ok(), "a known region still has its place");
+}
+
+fn three_regions() -> Registry {
+    let mut registry = Registry::default();
+    for (index, name) in (1..).zip(["ap", "eu", "us"]) {
+        apply(&mut registry, index, &open(name, &format!("http://{name}"), name));
+    }
+    registry
+}
+
+fn shown(answer: &Answer) -> &ShowRecord {
+    match answer {
+        Answer::Show(show) => show,
+        other => panic!("not a show: {other:?}"),
+    }
+}
+
+fn is_refused(registry: &mut Registry, command: &Command) -> bool {
+    matches!(apply(registry, 90, command).0, Answer::Refused { .. })
+}
+
+#[test]
+fn a_lost_regions_shows_are_spread_over_those_that_are_up() {
+    let mut registry = three_regions();
+    let ids: Vec<ShowId> = (0..300).map(|_| ShowId::new(&region("eu"))).collect();
+    for id in &ids {
+        apply(&mut registry, 10, &create(*id, "eu"));
+    }
+    let down = Command::RegionDown { region: region("eu") };
+    let mut twin = registry.clone();
+    let (answer, changes) = apply(&mut registry, 11, &down);
+    assert!(matches!(&answer, Answer::Region { region, shows: 300 } if region.state == RegionState::Down));
+    assert_eq!(changes.len(), 301);
+    let of = |registry: &Registry, name: &str| {
+        ids.iter().filter(|id| registry.show(**id).unwrap().owner == region(name)).count()
+    };
+    assert!(
+        of(&registry, "ap") > 100 && of(&registry, "us") > 100,
+        "{} and {}",
+        of(&registry, "ap"),
+        of(&registry, "us")
+    );
+    assert!(ids.iter().all(|id| registry.show(*id).unwrap().epoch == 2));
+    apply(&mut twin, 99, &down);
+    assert_eq!(twin, registry, "every voter chooses the same");
+    assert_eq!(apply(&mut registry, 12, &down).1, [], "a repeat changes nothing");
+
+    let moved_before = of(&registry, "ap");
+    apply(&mut registry, 13, &Command::RegionDown { region: region("ap") });
+    assert_eq!((of(&registry, "us"), of(&registry, "ap")), (300, 0));
+    assert!(moved_before > 0 && is_refused(&mut registry, &Command::RegionDown { region: region("us") }));
+    let (answer, _) = apply(&mut registry, 14, &Command::RegionUp { region: region("eu") });
+    assert!(matches!(answer, Answer::Region { region, shows: 0 } if region.state == RegionState::Up));
+    assert_eq!(of(&registry, "us"), 300, "they come back by planned moves");
+}
+
+#[test]
+fn a_move_counts_once_and_only_where_it_can() {
+    let mut registry = three_regions();
+    let id = ShowId::new(&region("eu"));
+    apply(&mut registry, 10, &create(id, "eu"));
+    let to = |name: &str, if_epoch| Command::Move { show: id, to: region(name), if_epoch };
+    assert_eq!(shown(&apply(&mut registry, 11, &to("us", 1)).0).epoch, 2);
+    assert_eq!(shown(&apply(&mut registry, 12, &to("us", 1)).0).epoch, 2, "a repeat");
+    assert!(is_refused(&mut registry, &to("ap", 1)), "a second move that knew the same epoch");
+    assert!(is_refused(&mut registry, &to("mars", 2)));
+    apply(&mut registry, 13, &Command::Drain { region: region("ap") });
+    assert!(is_refused(&mut registry, &to("ap", 2)), "it drains");
+    assert!(is_refused(&mut registry, &Command::RegionUp { region: region("ap") }));
+    apply(&mut registry, 14, &Command::Undrain { region: region("ap") });
+    assert_eq!(shown(&apply(&mut registry, 15, &to("ap", 2)).0).epoch, 3);
+    let stranger = Command::Move { show: ShowId::new(&region("eu")), to: region("us"), if_epoch: 1 };
+    assert!(is_refused(&mut registry, &stranger));
+    for name in ["eu", "us"] {
+        apply(&mut registry, 16, &Command::Drain { region: region(name) });
+    }
+    assert!(is_refused(&mut registry, &Command::Drain { region: region("ap") }), "the last one up");
+}
+
+#[test]
+fn the_set_before_is_kept_until_the_present_epochs_leader_settles() {
+    let mut registry = three_regions();
+    let id = ShowId::new(&region("eu"));
+    apply(&mut registry, 10, &create(id, "eu"));
+    let change = |names: &[&str], if_epoch| Command::ChangeReplicas {
+        show: id,
+        replicas: names.iter().copied().map(region).collect(),
+        if_epoch,
+    };
+    assert!(is_refused(&mut registry, &change(&["ap", "us"], 1)), "without the owner");
+    assert!(is_refused(&mut registry, &change(&["eu", "mars"], 1)));
+    let (answer, _) = apply(&mut registry, 11, &change(&["us", "eu"], 1));
+    assert_eq!((shown(&answer).epoch, &shown(&answer).prior), (2, &all()));
+    assert!(is_refused(&mut registry, &change(&["eu"], 2)), "not settled");
+    let to_us = Command::Move { show: id, to: region("us"), if_epoch: 2 };
+    assert_eq!(shown(&apply(&mut registry, 12, &to_us).0).prior, all(), "a change of owner keeps it");
+    assert!(is_refused(&mut registry, &Command::Settled { show: id, epoch: 2 }), "of an older leader");
+    let (answer, changes) = apply(&mut registry, 13, &Command::Settled { show: id, epoch: 3 });
+    assert_eq!((shown(&answer).prior.len(), shown(&answer).epoch, changes.len()), (0, 3, 1));
+    assert_eq!(apply(&mut registry, 14, &Command::Settled { show: id, epoch: 3 }).1, []);
+}
+
+#[test]
+fn a_store_that_lost_its_tail_gets_every_show_it_ever_held_a_new_epoch() {
+    let mut registry = three_regions();
+    let [was, is, never] = [(); 3].map(|()| ShowId::new(&region("eu")));
+    apply(&mut registry, 10, &create(was, "eu"));
+    apply(&mut registry, 10, &create(is, "eu"));
+    let only = Command::CreateShow { id: never, home: region("eu"), replicas: vec![region("eu")] };
+    apply(&mut registry, 10, &only);
+    let without_us = vec![region("ap"), region("eu")];
+    apply(&mut registry, 11, &Command::ChangeReplicas { show: was, replicas: without_us, if_epoch: 1 });
+    apply(&mut registry, 12, &Command::Settled { show: was, epoch: 2 });
+
+    let lost = Command::StoreLost { region: region("us"), incarnation: 0 };
+    let (answer, changes) = apply(&mut registry, 13, &lost);
+    assert!(matches!(&answer, Answer::Region { region, shows: 2 } if region.incarnation == 1));
+    assert!(matches!(&changes[0], Change::Region(r) if r.incarnation == 1), "told before the shows");
+    assert!(matches!(&changes[1], Change::SessionClosed(_)));
+    let epoch = |id| registry.show(id).unwrap().epoch;
+    assert_eq!([epoch(was), epoch(is), epoch(never)], [3, 2, 1]);
+    assert_eq!(apply(&mut registry.clone(), 14, &lost).1, [], "of two who notice one counts");
+    assert_eq!(Registry::from_bytes(&registry.to_bytes()).unwrap(), registry);
+}
+
+#[test]
+fn new_commands_are_written_in_the_new_format_only() {
+    let format = |command| serde_json::to_value(Proposal::new(command)).unwrap()["v"].clone();
+    assert_eq!(format(create(ShowId::new(&region("eu")), "eu")), 1);
+    let down = Command::RegionDown { region: region("eu") };
+    assert_eq!(format(down.clone()), 2);
+    assert_eq!(format(Command::Batch(vec![open("eu", "http://eu", "a"), down])), 2);
 }

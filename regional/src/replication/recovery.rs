@@ -137,8 +137,12 @@ impl<K: Kind> Recovery<K> {
         self.nudge()
     }
 
+    /// The log may hold entries of the present epoch's leader, above `(epoch, 0, 0)`: what is promised is
+    /// never below what is held.
     fn restore(&mut self, prev: Mark<K>, entries: Vec<super::Entry<K>>) -> Vec<RecoveryEffect<K>> {
-        let append = Append { ballot: self.term.ballot, prev, entries, committed: 0, sent: 0 };
+        let held = entries.last().map_or(prev.ballot, |entry| entry.ballot);
+        let ballot = self.term.ballot.max(held);
+        let append = Append { ballot, prev, entries, committed: 0, sent: 0 };
         let incarnation = self.term.incarnations.get(&self.term.own).copied().unwrap_or(0);
         self.phase = Phase::Restoring(Restore { append, incarnation });
         self.nudge()

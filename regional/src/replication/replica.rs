@@ -101,10 +101,8 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
     /// nothing. Where this writes, [`Self::append`] would write the same.
     pub fn extend(&self, append: Append<K>) -> Step<K> {
         let (ballot, head) = (append.ballot, self.head);
-        if self.unable(ballot).is_none()
-            && ballot >= head.promised
-            && (head.promised != ballot || head.last != append.prev)
-        {
+        let own = head.promised == ballot || !self.rules.holds(Rule::PromiseDurable);
+        if self.unable(ballot).is_none() && ballot >= head.promised && (!own || head.last != append.prev) {
             return self.answer(ballot, self.mismatch(append.sent));
         }
         self.append(append)
@@ -216,7 +214,8 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
 
     fn step(&self, ballot: Ballot, write: Option<Write<K>>, answer: Answer<K>) -> Step<K> {
         // As the store itself believes; who knows better does not count it.
-        let incarnation = self.head.incarnation;
+        let whole = self.rules.holds(Rule::RecoverFirst);
+        let incarnation = if whole { self.head.incarnation } else { self.standing.incarnation };
         Step { write, reply: Reply { incarnation, ballot, answer } }
     }
 }

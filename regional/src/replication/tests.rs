@@ -432,6 +432,33 @@ fn every_try_has_a_ballot_of_its_own() {
     assert_eq!(drawn, [ballot(2, 5, 1), ballot(2, 5, 2), ballot(1, 5, 3)]);
 }
 
+#[test]
+fn what_is_fetched_must_contain_the_promised_head() {
+    let promised: &[_] = &[(1, "led"), (2, "led2")];
+    let moved: &[_] = &[(1, "led"), (1, "other")];
+    for (answered, taken) in [(promised, true), (moved, false), (&promised[..1], false)] {
+        let mut cluster = Cluster::new(&[('a', &[(1, "led")]), ('b', promised), ('c', &[])]);
+        let (mut leader, effects) =
+            Leader::start(Strict, Limits::default(), term(ballot(3, 3, 1), 'a', "abc", ""));
+        let (mut queue, mut fetches) = (VecDeque::from(effects), 0);
+        while let Some(effect) = queue.pop_front() {
+            let Effect::Send { to, request } = effect else { continue };
+            if matches!(request, Request::Fetch { .. }) {
+                // Between promise and fetch the peer's log became this.
+                fetches += 1;
+                let head = cluster.stores[&'b'].head.clone();
+                cluster.stores.insert('b', Store { head, ..store(answered) });
+            }
+            if to != 'c' {
+                let reply = cluster.stores.get_mut(&to).unwrap().handle(Strict, standing(9), request);
+                queue.extend(leader.answered(&to, reply));
+            }
+        }
+        assert_eq!((leader.is_chosen(), leader.is_stopped()), (taken, !taken), "{answered:?}");
+        assert!(fetches > 0);
+    }
+}
+
 /// The core is pure, and the same everywhere: no file knows of clocks, chance, tasks, I/O or hash order.
 #[test]
 fn the_core_has_no_async_no_clock_and_no_hash_order() {
