@@ -50,6 +50,7 @@ impl FakeRegistry {
             name: name.into(),
             state: state.into(),
             ticket_keys: Vec::new(),
+            incarnation: 0,
         }));
     }
 
