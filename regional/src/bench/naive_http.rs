@@ -54,11 +54,12 @@ pub async fn prepare_naive_http(url: &str, shows: &[String], seats: &[String]) -
     Ok(())
 }
 
-/// Removes them again.
-pub async fn forget_naive_http(url: &str) -> anyhow::Result<()> {
-    let drop = "DROP TABLE IF EXISTS ref_http_seats, ref_http_reservations, ref_http_journal";
-    migrations::pool(url, 1)?.get().await?.batch_execute(drop).await?;
-    Ok(())
+/// Removes them again, and tells how many bookings stood in them.
+pub async fn forget_naive_http(url: &str) -> anyhow::Result<i64> {
+    let client = migrations::pool(url, 1)?.get().await?;
+    let booked = client.query_one("SELECT count(*) FROM ref_http_reservations", &[]).await?.get(0);
+    client.batch_execute("DROP TABLE ref_http_seats, ref_http_reservations, ref_http_journal").await?;
+    Ok(booked)
 }
 
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! The usual design as a platform would run it: its server in the regional process's place, and a gateway of
-//! its own in front, started from the same configuration files with other addresses.
+//! its own in front, started from the same configuration files with other addresses. That gateway follows a
+//! registry of its own in which nothing stands: from the platform's it would learn of the real processes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,59 +18,96 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct NaivePlatform {
     _scratch: Scratch,
     _server: Running,
+    _registry: Running,
     gateway: Running,
+    postgres: String,
 }
 
 impl NaivePlatform {
     /// `shows` of `seats` free seats each, those of the stage.
     pub async fn start(stage: &Stage, shows: &[String], seats: &[String]) -> anyhow::Result<Self> {
-        let postgres = stage.run.postgres.get(&stage.region).context("the region has no Postgres")?;
-        regional::bench::prepare_naive_http(postgres, shows, seats).await?;
+        let postgres = stage.run.postgres.get(&stage.region).context("the region has no Postgres")?.clone();
+        regional::bench::prepare_naive_http(&postgres, shows, seats).await?;
         let scratch = Scratch::new()?;
-        let server =
-            marquee(&scratch, "naive", &stage.regional_config, &["bench", "naive-server"], &[]).await?;
-        // Whatever names the regional process in the gateway's configuration names the other one here.
-        let (from, to) = (stage.regional.to_string(), server.address.to_string());
-        let ops = free_address()?;
-        let gateway = marquee(
-            &scratch,
-            "gateway",
-            &stage.gateway_config,
-            &["gateway"],
-            &[(from, to), (of(&stage.gateway_config, "ops_listen")?, ops.to_string())],
-        )
-        .await?;
+        let listening = |address: SocketAddr| format!("listen = \"{address}\"");
+
+        let address = free_address()?;
+        let text = with_lines(&stage.regional_config, &[("listen", listening(address))])?;
+        let server = marquee(&scratch, "naive", &["bench", "naive-server"], &text, address).await?;
+
+        let (registry_address, ops) = (free_address()?, free_address()?);
+        let text = registry(&stage.region, registry_address, ops, scratch.path());
+        let registry = marquee(&scratch, "raft", &["raft"], &text, registry_address).await?;
+
+        let (address, ops) = (free_address()?, free_address()?);
+        let lines = [
+            ("listen", listening(address)),
+            ("ops_listen", format!("ops_{}", listening(ops))),
+            ("registry_urls", format!("registry_urls = [\"http://{registry_address}\"]")),
+        ];
+        let text = with_lines(&stage.gateway_config, &lines)?;
+        // Whatever names the regional process there names the naive one here.
+        let text = text.replace(&stage.regional.to_string(), &server.address.to_string());
+        let gateway = marquee(&scratch, "gateway", &["gateway"], &text, address).await?;
         ready(ops).await?;
-        Ok(Self { _scratch: scratch, _server: server, gateway })
+        Ok(Self { _scratch: scratch, _server: server, _registry: registry, gateway, postgres })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.gateway.address
     }
+
+    /// Stops it and removes its tables. An error where not all of `booked` stand in them: then something else
+    /// was measured.
+    pub async fn end(self, booked: f64) -> anyhow::Result<()> {
+        let written = regional::bench::forget_naive_http(&self.postgres).await?;
+        anyhow::ensure!(
+            written as f64 >= booked,
+            "of {booked} bookings the naive design wrote {written}: its gateway asked somebody else"
+        );
+        Ok(())
+    }
 }
 
-/// Starts this very program with a copy of a configuration in which some texts are replaced.
+/// Starts this very program.
 async fn marquee(
     scratch: &Scratch,
     name: &str,
-    config: &Path,
     command: &[&str],
-    replaced: &[(String, String)],
+    config: &str,
+    address: SocketAddr,
 ) -> anyhow::Result<Running> {
-    let address = free_address()?;
-    let mut text = std::fs::read_to_string(config)?;
-    for (from, to) in replaced {
-        text = text.replace(from, to);
-    }
-    text = text
-        .replace(&format!("\nlisten = \"{}\"", of(config, "listen")?), &format!("\nlisten = \"{address}\""));
-    let copy = scratch.path().join(format!("{name}.toml"));
-    write_private(&copy, &text)?;
+    let file = scratch.path().join(format!("{name}.toml"));
+    write_private(&file, config)?;
     let mut process = Command::new(std::env::current_exe()?);
     process.args(["guard", "--parent", &std::process::id().to_string(), "--"]);
-    process.arg(std::env::current_exe()?).args(command).arg("--config").arg(&copy);
+    process.arg(std::env::current_exe()?).args(command).arg("--config").arg(&file);
     process.env("RUST_LOG", "warn");
     Running::start(process, address, &scratch.path().join(format!("{name}.log"))).await
+}
+
+/// A registry of one voter that nobody registers with.
+fn registry(region: &str, address: SocketAddr, ops: SocketAddr, folder: &Path) -> String {
+    let data = folder.join("raft").display().to_string();
+    format!(
+        "node_id = 1\nregion = \"{region}\"\ndata_dir = \"{data}\"\nlisten = \"{address}\"\nops_listen = \"{ops}\"\n\
+         bootstrap = true\n[[peers]]\nid = 1\nregion = \"{region}\"\nurl = \"http://{address}\"\n"
+    )
+}
+
+/// A configuration with some of its lines replaced, by their keys.
+fn with_lines(config: &Path, lines: &[(&str, String)]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for line in std::fs::read_to_string(config)?.lines() {
+        let key = line.split(" = ").next().unwrap_or_default();
+        let other = lines.iter().find(|(replaced, _)| *replaced == key);
+        text += other.map_or(line, |(_, other)| other);
+        text.push('\n');
+    }
+    for (key, line) in lines {
+        anyhow::ensure!(text.contains(line), "no {key} in {}", config.display());
+    }
+    Ok(text)
 }
 
 /// It holds passwords.
@@ -78,13 +116,6 @@ fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     Ok(file.write_all(text.as_bytes())?)
-}
-
-/// A text value of a configuration.
-fn of(config: &Path, key: &str) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(config)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
-    Ok(line.with_context(|| format!("no {key} in {}", config.display()))?.trim_matches('"').to_owned())
 }
 
 async fn ready(ops: SocketAddr) -> anyhow::Result<()> {
