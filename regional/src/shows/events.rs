@@ -17,6 +17,7 @@ use crate::live::wire::SeatChange;
 #[into_params(parameter_in = Query)]
 pub struct Watching {
     /// How a `snapshot` is written: `full`, or `compact`, one letter a seat.
+    #[param(inline)]
     format: Option<Whole>,
 }
 
