@@ -1,6 +1,8 @@
 //! `marquee bench all --short`: every part runs, every design is there, and what is counted is more than
 //! nothing. Ratios are not looked at: a machine under test is no place to measure.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
 use std::path::Path;
 use std::process::Command;
 
