@@ -88,7 +88,7 @@ def schema_problems(manifests, version):
 
 def config_fields(service):
     """The names of all public fields of the service's settings: wider than right, but it catches a wrong name."""
-    sources = [p for p in (HERE.parent / service / "src").rglob("*.rs") if "pub struct Config " in p.read_text()]
+    sources = [p for p in (HERE.parent / service / "src").rglob("*.rs") if re.search(r"^pub struct \w*Config ", p.read_text(), re.M)]
     return {name for source in sources for name in re.findall(r"^\s*pub (\w+):", source.read_text(), re.M)}
 
 

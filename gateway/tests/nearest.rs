@@ -112,8 +112,8 @@ async fn nobody_is_sent_to_a_region_that_is_down() {
 /// `scripts/test` fetches the database from npm and names it here.
 #[tokio::test]
 async fn a_real_database_knows_well_known_addresses() {
-    let Ok(path) = std::env::var("MARQUEE_TEST_COUNTRIES") else {
-        println!("MARQUEE_TEST_COUNTRIES names no database: left out");
+    let Ok(path) = std::env::var("E2E_COUNTRIES") else {
+        println!("E2E_COUNTRIES names no database: left out");
         return;
     };
     let (eu, us, ap) = (Fake::ok("eu").await, Fake::ok("us").await, Fake::ok("ap").await);

@@ -155,9 +155,7 @@ async fn ids_and_paths(world: &World, customer: &Client, show: &Show) {
         format!("/v1/shows/{}", show.id.to_uppercase()),
         format!("/v1/shows/{}0", show.id),
         "/v1/shows/shw_".into(),
-        "/v1/shows/%00".into(),
         "/v1/shows/%ff%fe".into(),
-        "/v1/shows/..%2f..%2fetc%2fpasswd".into(),
         format!("/v1/shows/{}", "9".repeat(2000)),
         format!("/v1/halls/{}", show.id),
         format!("/v1/halls/{}", common::HallId::new(&eu)),
@@ -181,6 +179,10 @@ async fn ids_and_paths(world: &World, customer: &Client, show: &Show) {
         let answer = customer.get(&path).await;
         answer.any_problem();
         assert_eq!(answer.code(), 404, "{answer}");
+    }
+    // A path that two readers could understand differently goes no further than the gateway.
+    for path in ["/v1/shows/%00", "/v1/shows/..%2f..%2fetc%2fpasswd"] {
+        customer.get(path).await.problem(400, "malformed-request");
     }
     let path = format!("/v1/shows/{}/reservations", common::ShowId::new(&eu));
     customer.post_once(&path, adults(&["A1"])).await.problem(404, "not-found");
