@@ -33,6 +33,15 @@ const EXCLUDED: &[(&str, &str)] = &[
 /// Left out where ids are not ours to say: accounts learnt from lists, the platform's own among them.
 const EXCLUDED_WITHOUT_OWN_IDS: &[&str] = &["disable_user", "set_user_roles"];
 
+/// It writes no lines of JSON by itself; an example of them is text already.
+const SERIALIZER: &str = r#"
+import schemathesis
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(ctx, value):
+    return value if isinstance(value, bytes) else str(value).encode()
+"#;
+
 const CASES_PER_OPERATION: u32 = 8;
 /// Below what one caller may write; waiting for a 429's end instead would wait for the throttle of sign-in too.
 const RATE: &str = "45/s";
@@ -52,6 +61,7 @@ pub async fn walk(world: Arc<World>) {
     let folder = tempfile::tempdir().unwrap();
     let (generated, real) = (folder.path().join("generated.toml"), folder.path().join("real.toml"));
     std::fs::write(&generated, "").unwrap();
+    std::fs::write(folder.path().join("serializer.py"), SERIALIZER).unwrap();
     // Not the platform's own admin: what is done with it must not bind what follows.
     let admin = world.appointed("eu", json!([{"role": "admin"}])).await.client;
     std::fs::write(&real, real_ids(world, &admin).await).unwrap();
@@ -78,6 +88,8 @@ pub async fn walk(world: Arc<World>) {
             .args(["--suppress-health-check", "all", "--warnings", "off", "--no-color"])
             .current_dir(folder.path())
             .env("PYTHONUTF8", "1")
+            .env("PYTHONPATH", folder.path())
+            .env("SCHEMATHESIS_HOOKS", "serializer")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let others: &[&str] = if config == &real { &[] } else { EXCLUDED_WITHOUT_OWN_IDS };
