@@ -193,16 +193,7 @@ impl Facts<'_> {
             "log_format": self.options.log_format,
         });
         if self.options.no_limits {
-            let most = json!({"per_sec": 1_000_000, "burst": 1_000_000});
-            for limit in [
-                "auth_per_address",
-                "write_per_user",
-                "write_per_address",
-                "read_per_user",
-                "read_per_address",
-            ] {
-                config["limits"][limit] = most.clone();
-            }
+            config["limits"] = no_limits();
         }
         config
     }
@@ -222,6 +213,14 @@ impl Facts<'_> {
             "log_format": self.options.log_format,
         })
     }
+}
+
+/// Every limit that a gateway knows, out of reach.
+fn no_limits() -> Value {
+    let known = json!(gateway::Config::default().limits);
+    let rates = known.as_object().into_iter().flatten().filter(|(_, limit)| limit["per_sec"].is_number());
+    let most = json!({"per_sec": 1_000_000, "burst": 1_000_000});
+    rates.map(|(name, _)| (name.clone(), most.clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn display_name(region: &RegionName) -> String {
@@ -246,6 +245,15 @@ fn place(region: &RegionName) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_limits_every_rate_of_the_gateways_is_raised() {
+        let limits = no_limits();
+        for rate in ["auth_per_address", "sell_per_user", "users_per_address", "staff_per_user"] {
+            assert_eq!(limits[rate]["per_sec"], 1_000_000, "{limits}");
+        }
+        assert!(limits.get("redis_timeout_ms").is_none());
+    }
 
     #[test]
     fn every_part_of_ours_gets_a_configuration_that_is_toml() {
