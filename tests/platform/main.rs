@@ -13,6 +13,7 @@ mod catalogue;
 mod check_in;
 mod client;
 mod contention;
+mod contract;
 mod expiry;
 mod journals;
 mod operations;
@@ -59,6 +60,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "contention" => contention::walk,
     "tokens" => tokens::walk,
     "routes" => routes::walk,
+    "contract" => contract::walk,
     "bad-input" => bad_input::walk,
     "readme" => readme::walk,
     "schema" => schema::walk,

@@ -191,7 +191,7 @@ fn own_session(client: &Client) -> String {
 }
 
 /// The snapshot must be equal to the last character.
-fn compare(name: &str, now: &str) {
+pub fn compare(name: &str, now: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&file, now).unwrap();
