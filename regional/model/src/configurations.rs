@@ -352,9 +352,9 @@ fn early_settled() -> Bounds {
     }
 }
 
-/// For each rule a space in which breaking it is noticed. Not among them: `FetchedHead` and
-/// `IncarnationCounts`, without which nothing breaks in any of these spaces, and `ReportsPromise`, which
-/// needs a larger one; see `docs/protocol.md`.
+/// For each rule a space in which breaking it is noticed. Not among them: `FetchedHead`, which was
+/// tried in one space only, where nothing broke, `IncarnationCounts`, not tried since the recovery was
+/// corrected, and `ReportsPromise`, which needs a larger space; see `docs/protocol.md`.
 pub fn mutants() -> Vec<(Rule, Bounds)> {
     let of = [
         (Rule::PromiseDurable, failover()),
