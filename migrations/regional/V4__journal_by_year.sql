@@ -87,4 +87,3 @@ END $$;
 
 -- What the reconciler looks for among all that ever was.
 CREATE INDEX hall_bookings_by_end ON hall_bookings (upper(during));
-CREATE INDEX shows_called_off ON shows (id) WHERE status = 'canceled';

@@ -113,7 +113,8 @@ impl Reconciler {
         futures::stream::iter(payments).for_each_concurrent(8, |id| self.settle(id)).await;
         futures::stream::iter(refunds).for_each_concurrent(8, |id| self.give_back(id)).await;
         let called_off: Vec<ShowId> = found.iter().filter_map(|found| found.called_off).collect();
-        futures::stream::iter(called_off).for_each_concurrent(4, |show| self.call_off(show)).await;
+        let shows = futures::stream::iter(called_off);
+        shows.for_each_concurrent(4, |show| calls_off(self.app.clone(), show)).await;
         Ok(())
     }
 
@@ -159,10 +160,6 @@ impl Reconciler {
             saga::give_back(&self.app, &host, id).await
         };
         report(&id, given.await);
-    }
-
-    async fn call_off(&self, show: ShowId) {
-        calls_off(self.app.clone(), show).await;
     }
 }
 
