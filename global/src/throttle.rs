@@ -57,6 +57,14 @@ impl Throttle {
         Ok(())
     }
 
+    /// The attempt was never judged (too busy, a failure of ours): it says nothing about who made it.
+    pub fn unjudged(&self, account: &str, address: &str) {
+        let mut entries = self.0.lock().expect("no code panics while holding it");
+        if let Some(entry) = entries.get_mut(&key(account, address)) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
+    }
+
     pub fn succeeded(&self, account: &str, address: &str) {
         self.0.lock().expect("no code panics while holding it").remove(&key(account, address));
     }
@@ -86,6 +94,20 @@ mod tests {
         assert_eq!(throttle.attempt_at("ann", "1.1.1.1", later), Err(SlowDown(FIRST_PAUSE * 2)));
         throttle.succeeded("ann", "1.1.1.1");
         assert_eq!(throttle.attempt_at("ann", "1.1.1.1", later), Ok(()));
+    }
+
+    #[test]
+    fn what_was_never_judged_slows_nobody_down() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        for _ in 0..2 * FREE {
+            assert_eq!(throttle.attempt_at("ann", "a", start), Ok(()));
+            throttle.unjudged("Ann", "a");
+        }
+        for _ in 0..FREE {
+            throttle.attempt_at("ann", "a", start).unwrap();
+        }
+        assert!(throttle.attempt_at("ann", "a", start).is_err());
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub async fn change(
     // A stolen access token must not be a way to guess the password.
     let name = claims.sub.to_string();
     token::slow_down(&app, &name, &client)?;
-    if app.passwords.check(body.current_password, account.password_hash.clone()).await? == Check::Wrong {
+    let check = app.passwords.check(body.current_password, account.password_hash.clone()).await;
+    if check.inspect_err(|_| app.throttle.unjudged(&name, &client.address))? == Check::Wrong {
         let detail = "the current password is not right";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, "invalid-credentials", detail).into());
     }

@@ -151,13 +151,9 @@ pub fn slow_down(app: &App, account: &str, client: &Client) -> std::result::Resu
 async fn with_password(app: &App, client: &Client, login: &str, password: String) -> Result<TokenResponse> {
     slow_down(app, login, client)?;
     let started = Instant::now();
-    let account = {
-        let db = app.db().await?;
-        // Postgres takes no NUL in text, and no account's name has one.
-        if login.contains('\0') { None } else { store::find_by_login(&db, login).await? }
-    };
+    let judged = judge(app, login, password.clone()).await;
+    let (account, check) = judged.inspect_err(|_| app.throttle.unjudged(login, &client.address))?;
     let stored = account.as_ref().and_then(|a| a.password_hash.clone());
-    let check = app.passwords.check(password.clone(), stored.clone()).await?;
     let account = match account {
         Some(account) if check != Check::Wrong => account,
         _ => {
@@ -193,6 +189,18 @@ async fn with_password(app: &App, client: &Client, login: &str, password: String
     tx.commit().await?;
     count("ok");
     issue(app, &account, session, refresh)
+}
+
+/// The account of this name, if there is one, and whether the password is its own.
+async fn judge(app: &App, login: &str, password: String) -> Result<(Option<Account>, Check)> {
+    let account = {
+        let db = app.db().await?;
+        // Postgres takes no NUL in text, and no account's name has one.
+        if login.contains('\0') { None } else { store::find_by_login(&db, login).await? }
+    };
+    let stored = account.as_ref().and_then(|a| a.password_hash.clone());
+    let check = app.passwords.check(password, stored).await?;
+    Ok((account, check))
 }
 
 async fn with_refresh_token(app: &App, client: &Client, old: &RefreshToken) -> Result<TokenResponse> {
