@@ -16,8 +16,7 @@ pub struct Config {
     /// `ip:port` of the HTTP API, for gateways only.
     pub listen: String,
     pub ops_listen: String,
-    /// `ip:port` for other regions' processes.
-    pub grpc_listen: String,
+    pub replication: Replication,
     /// Where gateways reach this process.
     pub http_url: String,
     pub postgres_url: Secret,
@@ -34,6 +33,28 @@ pub struct Config {
     pub hold_secs: u32,
     pub payments: Payments,
     pub log_format: LogFormat,
+}
+
+/// Where other regions' processes bring their shows' journals.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Replication {
+    /// `ip:port`.
+    pub listen: String,
+    /// The URL by which they reach it; empty: that of `listen`.
+    pub advertise: String,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7081".into(), advertise: String::new() }
+    }
+}
+
+impl Replication {
+    pub fn url(&self) -> String {
+        if self.advertise.is_empty() { format!("http://{}", self.listen) } else { self.advertise.clone() }
+    }
 }
 
 /// The payment provider.
@@ -66,7 +87,7 @@ impl Default for Config {
             region,
             listen: "127.0.0.1:8081".into(),
             ops_listen: "127.0.0.1:9081".into(),
-            grpc_listen: "127.0.0.1:7081".into(),
+            replication: Replication::default(),
             http_url: String::new(),
             postgres_url: Secret::default(),
             postgres_connections: 16,
@@ -88,7 +109,10 @@ impl Checked for Config {
         let p = &mut problems;
         check::socket(p, "listen", &self.listen);
         check::socket(p, "ops_listen", &self.ops_listen);
-        check::socket(p, "grpc_listen", &self.grpc_listen);
+        check::socket(p, "replication.listen", &self.replication.listen);
+        if !self.replication.advertise.is_empty() {
+            check::url(p, "replication.advertise", &self.replication.advertise);
+        }
         check::url(p, "http_url", &self.http_url);
         check::url(p, "global_grpc_url", &self.global_grpc_url);
         check::url(p, "payments.provider_url", &self.payments.provider_url);

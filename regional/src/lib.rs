@@ -23,6 +23,7 @@ pub mod payments;
 pub mod projection;
 mod refusals;
 pub mod relay;
+pub mod replicas;
 pub mod replication;
 pub mod reservations;
 pub mod show;
@@ -196,8 +197,8 @@ async fn open_session(
     config: &Config,
     ticket_keys: &[TicketKey],
 ) -> anyhow::Result<u64> {
-    let grpc_url = format!("http://{}", config.grpc_listen);
-    let opened = registry.open_session(&config.region, &config.http_url, &grpc_url, ticket_keys.to_vec());
+    let peers_url = config.replication.url();
+    let opened = registry.open_session(&config.region, &config.http_url, &peers_url, ticket_keys.to_vec());
     Ok(opened.await?)
 }
 

@@ -143,7 +143,7 @@ impl Facts<'_> {
             "regions": self.regions,
             "listen": self.ports.address(&format!("regional-{region}")),
             "ops_listen": self.ports.address(&format!("regional-{region}.ops")),
-            "grpc_listen": self.ports.address(&format!("regional-{region}.grpc")),
+            "replication": { "listen": self.ports.address(&format!("regional-{region}.grpc")) },
             "http_url": self.ports.url(&format!("regional-{region}")),
             "postgres_url": self.postgres_url(&Place::Region(region.clone())),
             "redis_url": self.redis_url(region),

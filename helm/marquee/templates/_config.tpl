@@ -52,13 +52,15 @@ regional_url = {{ .regionalUrl | default $ownRegional | toJson }}
 region = {{ .Values.region | toJson }}
 regions = {{ include "marquee.regionNames" . }}
 listen = "0.0.0.0:8080"
-grpc_listen = "0.0.0.0:8081"
 ops_listen = "0.0.0.0:9090"
 log_format = {{ .Values.logFormat | toJson }}
 issuer = {{ .Values.issuer | toJson }}
 global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 hold_secs = {{ int .Values.regional.holdSecs }}
+
+[replication]
+listen = "0.0.0.0:8081"
 
 [payments]
 provider_url = {{ .Values.payments.providerUrl | toJson }}

@@ -91,6 +91,8 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
       fieldPath: status.podIP
 - name: MARQUEE_HTTP_URL
   value: {{ $values.regional.processUrl | quote }}
+- name: MARQUEE_REPLICATION__ADVERTISE
+  value: {{ $values.regional.replicationUrl | quote }}
 {{- end }}
 {{- if and (eq $component "global") $values.bootstrapAdmin.username }}
 {{- $secret := $values.bootstrapAdmin.existingSecret | default (printf "%s-admin" $full) }}
