@@ -10,6 +10,7 @@ use raft::client::ShowRecord;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::decided::Decided;
 use super::refused::Refused;
 use super::{Host, HostError, Hosts, MAILBOX, task};
 use crate::journal::{Append, Appended, Ballot, Head, JournalError};
@@ -47,10 +48,10 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
     let state = state.ok_or_else(|| HostError::Broken(format!("{show}: nothing to lead")))?;
 
     let (sender, mailbox) = mpsc::channel(MAILBOX);
-    let committed = Arc::new(RwLock::new(state.clone()));
     // The `Led` entry changes no seat: who saw all before it goes on without a break.
     let publisher = means.relay.publisher(show, ballot);
     let live = Live::new(record.epoch, state.seq - 1, &state, publisher, means.metrics.clone());
+    let committed = Arc::new(RwLock::new(state));
     let host = Host {
         epoch: record.epoch,
         mailbox: sender.clone(),
@@ -62,7 +63,7 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
         show,
         ballot,
         head,
-        decided: state,
+        decided: Decided::new(committed.clone()),
         under_way: VecDeque::new(),
         committed,
         live,

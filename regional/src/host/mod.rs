@@ -5,6 +5,7 @@
 //! Invariants: nothing is answered, shown or projected before its entry is committed; a batch of unknown
 //! outcome is settled by the journal, and the show is then led anew; what a refusal rests on is committed too.
 
+mod decided;
 mod lead;
 mod refused;
 mod task;

@@ -15,6 +15,7 @@ use jiff::{Timestamp, Unit};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::decided::Decided;
 use super::refused::Refused;
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::journal::{Append, Appended, Ballot, Head};
@@ -31,6 +32,9 @@ const MAX_UNDER_WAY: usize = 3;
 /// A show that nobody asks for leaves memory after this.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// A show that nobody has asked for so long keeps its state once, not twice.
+const REST: Duration = Duration::from_secs(2);
+
 /// How long an unknown outcome is looked into before the askers are told that it is unknown.
 const SETTLE_TRIES: u32 = 20;
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
@@ -42,7 +46,7 @@ pub(super) struct Task {
     /// The journal's end once all that is under way is committed.
     pub head: Head,
     /// Ahead of `committed` by what is under way.
-    pub decided: Show,
+    pub decided: Decided,
     pub under_way: VecDeque<Batch>,
     pub committed: Arc<RwLock<Show>>,
     pub live: Arc<Live>,
@@ -128,6 +132,10 @@ impl Task {
                     }
                 }
                 () = sleep_until(deadline), if idle => {
+                    if self.decided.is_ahead() && self.decided.next_deadline().is_none_or(|at| at > now()) {
+                        self.decided.rest();
+                        continue;
+                    }
                     if self.decided.next_deadline().is_none() && self.live.watchers() == 0 {
                         return "idle";
                     }
@@ -147,21 +155,21 @@ impl Task {
         }
     }
 
-    /// When to look for lapsed reservations, or to leave memory.
+    /// When to look for lapsed reservations, to rest, or to leave memory.
     fn next_deadline(&self) -> Instant {
         let wait = match self.decided.next_deadline() {
             Some(at) => Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO),
             None => IDLE,
         };
-        Instant::now() + wait.min(IDLE)
+        Instant::now() + wait.min(if self.decided.is_ahead() { REST } else { IDLE })
     }
 
     /// Decides everything that waits and hands it on as one entry.
     fn decide_batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
-        let now = now().max(self.decided.last_at);
+        let now = now().max(self.decided.ahead().last_at);
         let seq = self.head.seq + 1;
         let mut groups: Vec<Arc<Group>> = Vec::new();
-        let lapsed = due(&self.decided, now);
+        let lapsed = due(self.decided.ahead(), now);
         if !lapsed.is_empty() {
             let group = Group { at: now, by: None, key: None, trace: None, events: lapsed };
             self.decide_into(&mut groups, group, seq)?;
@@ -172,7 +180,7 @@ impl Task {
                 waiting.push(Waiting { asker: answer, reply: Reply::Refused { refusal, repeated: true } });
                 continue;
             }
-            let reply = match decide(&self.decided, &asked, now) {
+            let reply = match decide(self.decided.ahead(), &asked, now) {
                 Decision::Do(events) => {
                     let (by, key, trace) = (asked.by, asked.key, asked.trace.clone());
                     let group = Group { at: now, by, key, trace, events };
@@ -207,7 +215,7 @@ impl Task {
         group: Group,
         seq: u64,
     ) -> Result<(), &'static str> {
-        if let Err(why) = self.decided.apply_group(seq, groups.len(), &group) {
+        if let Err(why) = self.decided.ahead().apply_group(seq, groups.len(), &group) {
             // A decision that does not apply is a defect; nothing of the batch was written.
             tracing::error!(show = %self.show, why, "a decision does not apply");
             return Err("a decision does not apply");
