@@ -5,6 +5,7 @@
 //! crate needs it.
 
 pub mod authz;
+pub mod boottime;
 pub mod catalogue;
 pub mod config;
 pub mod feed;
@@ -18,6 +19,7 @@ pub mod region;
 pub mod seal;
 pub mod telemetry;
 
+pub use boottime::BootTime;
 pub use ids::*;
 pub use money::{Amount, Currency, Money};
 pub use problem::{FieldError, Problem};

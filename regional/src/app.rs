@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::host::{Host, HostError, Hosts, Means};
+use crate::host::{Host, HostError, Hosts, Means, Own};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::payments::Provider;
 use crate::projection::Nudge;
 use crate::relay::{self, Relay};
+use crate::replicas::peers::{self, Peers};
 use crate::reservations::origin::Origins;
 use crate::tickets::TicketKeys;
 
@@ -108,11 +109,21 @@ impl App {
             metrics: metrics.clone(),
         };
         let relay = if url.is_empty() { Relay::none() } else { Relay::start(url, relayed, &stop) };
+        let peers = Peers::new(
+            config.region.clone(),
+            session,
+            peers::sessions_of(view.clone()),
+            metrics.clone(),
+            stop.clone(),
+        );
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
             session,
             journal: Journal::new(pool.clone()),
             writer: Writer::start(pool.clone(), metrics.clone()),
+            store: Own { pool: pool.clone(), region: config.region.clone(), view: view.clone() },
+            peers,
+            alone: true,
             registry: registry.clone(),
             view: view.clone(),
             projector: projector.clone(),

@@ -24,6 +24,7 @@ pub struct Metrics {
     /// Seat maps answered, by whether one was rendered, taken as rendered before, or not sent (304).
     pub seat_maps: SeatMaps,
     pub relay: RelayMetrics,
+    pub replication: ReplicationMetrics,
     /// Commands decided, by result.
     pub commands: IntCounterVec,
     /// Append statements, by result.
@@ -65,6 +66,61 @@ pub struct RelayMetrics {
     pub failed: IntCounter,
     /// Reads that could not ask who leads, and led.
     pub fallback: IntCounter,
+}
+
+/// Shows led here, and their entries on the way to other regions.
+#[derive(Clone)]
+pub struct ReplicationMetrics {
+    led: IntCounterVec,
+    /// From the decision of a batch until a majority holds it.
+    pub quorum_seconds: Histogram,
+    /// Entries of shows led here that a region is known to lack.
+    pub lag: IntGaugeVec,
+    /// Whether the stream to a region stands.
+    pub connected: IntGaugeVec,
+    /// Requests and answers for which there was no room; they are said again.
+    pub dropped: IntCounter,
+}
+
+/// Why this process came to lead a show.
+#[derive(Clone, Copy, Debug)]
+pub enum Led {
+    Created,
+    /// The registry moved it here, or changed its replicas.
+    Moved,
+    /// Another process of the region led it.
+    Process,
+    /// This process led it before.
+    Again,
+}
+
+impl ReplicationMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let led = Opts::new("marquee_shows_led_total", "Shows that this process came to lead, by reason.");
+        let led = IntCounterVec::new(led, &["reason"])?;
+        let quorum = HistogramOpts::new(
+            "marquee_quorum_wait_seconds",
+            "From the decision of a batch until a majority of the show's regions holds it.",
+        );
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+        let quorum_seconds = Histogram::with_opts(quorum.buckets(buckets))?;
+        let of_peers = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["peer"]);
+        let lag = of_peers(
+            "marquee_replication_lag_entries",
+            "Entries of shows led here that a region is known to lack.",
+        )?;
+        let connected = of_peers("marquee_replication_connected", "1 while the stream to a region stands.")?;
+        let dropped = IntCounter::new(
+            "marquee_replication_dropped_total",
+            "Requests and answers for which there was no room; they are said again.",
+        )?;
+        registry.register(Box::new(led.clone()))?;
+        registry.register(Box::new(quorum_seconds.clone()))?;
+        registry.register(Box::new(lag.clone()))?;
+        registry.register(Box::new(connected.clone()))?;
+        registry.register(Box::new(dropped.clone()))?;
+        Ok(Self { led, quorum_seconds, lag, connected, dropped })
+    }
 }
 
 impl Metrics {
@@ -139,6 +195,7 @@ impl Metrics {
                 failed: relayed.with_label_values(&["claim_failed"]),
                 fallback: relayed.with_label_values(&["fallback"]),
             },
+            replication: ReplicationMetrics::new(registry)?,
             commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
             journal_batch_shows: histogram(
@@ -161,6 +218,16 @@ impl Metrics {
                 "1 while the journal has entries that no year's partition takes.",
             )?,
         })
+    }
+
+    pub fn led(&self, reason: Led) {
+        let reason = match reason {
+            Led::Created => "created",
+            Led::Moved => "moved",
+            Led::Process => "process",
+            Led::Again => "again",
+        };
+        self.replication.led.with_label_values(&[reason]).inc();
     }
 
     pub fn reservation(&self, result: &str) {

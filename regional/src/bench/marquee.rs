@@ -1,5 +1,7 @@
 //! Marquee's own design: hosts, journal and projector as a regional process runs them, without HTTP.
 
+use std::sync::Arc;
+
 use common::{CinemaId, HallId, MovieId, RegionName, ReservationId, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
 use raft::client::{RegistryClient, RegistryView, ShowRecord};
@@ -7,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Booking, Design, Outcome, SEATS_A_BOOKING};
 use crate::halls::layout::SeatType;
-use crate::host::{Answer, HostError, Hosts, Means};
+use crate::host::{Answer, HostError, Hosts, Means, Own};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::projection::{Nudge, Projector};
 use crate::relay::Relay;
+use crate::replicas::peers::Peers;
 use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
 
 /// Seats in a row of the shows that are sold.
@@ -46,6 +49,9 @@ impl Marquee {
             session: Timestamp::now().as_microsecond().unsigned_abs(),
             journal: journal.clone(),
             writer: Writer::start(pool.clone(), metrics.clone()),
+            store: Own { pool: pool.clone(), region: region.clone(), view: view.clone() },
+            peers: Peers::new(region.clone(), 1, Arc::new(|_| Vec::new()), metrics.clone(), stop.clone()),
+            alone: true,
             registry,
             view: view.clone(),
             projector: nudge.clone(),

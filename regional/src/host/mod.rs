@@ -2,15 +2,20 @@
 //! wait at once against the state in memory, and hands one batch to the journal: a hundred buyers of a hot
 //! show cost one commit.
 //!
-//! Invariants: nothing is answered, shown or projected before its entry is committed; a batch of unknown
-//! outcome is settled by the journal, and the show is then led anew; what a refusal rests on is committed too.
+//! Invariants: nothing is answered, shown or projected before its entry is committed, by a majority of the
+//! show's regions; what a refusal rests on is committed too.
 
+mod clock;
 mod decided;
 mod lead;
+mod own;
 mod refused;
 mod task;
+mod tenure;
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use own::Own;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -27,6 +32,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::projection::Nudge;
 use crate::relay::Relay;
+use crate::replicas::peers::Peers;
 use crate::show::{Asked, Group, Refusal, Show};
 
 /// A full mailbox answers "busy" instead of waiting for ever.
@@ -42,6 +48,11 @@ pub struct Means {
     pub session: u64,
     pub journal: Journal,
     pub writer: Writer,
+    /// The same journals, by the replica's rules.
+    pub store: Own,
+    pub peers: Peers,
+    /// No other region answers yet: the own store is every show's whole quorum.
+    pub alone: bool,
     pub registry: RegistryClient,
     pub view: RegistryView,
     pub projector: Nudge,

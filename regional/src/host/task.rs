@@ -1,33 +1,36 @@
 //! The task of one show: decides what waits, hands it to the journal, and goes on deciding while that is being
 //! committed.
 //!
-//! Invariant: batches are committed and answered in the order in which they were decided; when one does not
-//! come to be, nothing after it does, and nobody hears "not done" of what may be done.
+//! Invariant: batches are committed, by a majority of the show's regions, and answered in the order in which
+//! they were decided; when one does not come to be, nothing after it does, and nobody hears "not done" of what
+//! may be done.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use common::ShowId;
 use jiff::{Timestamp, Unit};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::decided::Decided;
 use super::refused::Refused;
+use super::tenure::{End, Tenure, Told};
 use super::{Answer, HostError, Hosts, Message, Replayable};
-use crate::journal::{Append, Appended, Ballot, Head};
 use crate::live::Live;
+use crate::replicas::Payload;
 use crate::show::{Decision, Group, Refusal, Show, decide, due};
 
 /// How many commands one entry takes at most.
 const MAX_BATCH: usize = 1_024;
 
-/// Batches under way at once. A further one is begun only when at least as many commands wait as are under way,
-/// or none is: cutting batches small costs more than waiting for a commit.
-const MAX_UNDER_WAY: usize = 3;
+/// Batches on their way into the own store at once. A further one is begun only when at least as many commands
+/// wait as are under way, or none is: cutting batches small costs more than waiting for a commit.
+const MAX_OWN: usize = 3;
+
+/// Batches that wait for other regions, which are far away: what the own store took goes on meanwhile.
+const MAX_UNDER_WAY: usize = 128;
 
 /// A show that nobody asks for leaves memory after this.
 const IDLE: Duration = Duration::from_secs(600);
@@ -35,16 +38,10 @@ const IDLE: Duration = Duration::from_secs(600);
 /// A show that nobody has asked for so long keeps its state once, not twice.
 const REST: Duration = Duration::from_secs(2);
 
-/// How long an unknown outcome is looked into before the askers are told that it is unknown.
-const SETTLE_TRIES: u32 = 20;
-const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-
 pub(super) struct Task {
     pub hosts: Hosts,
     pub show: ShowId,
-    pub ballot: Ballot,
-    /// The journal's end once all that is under way is committed.
-    pub head: Head,
+    pub tenure: Tenure,
     /// Ahead of `committed` by what is under way.
     pub decided: Decided,
     pub under_way: VecDeque<Batch>,
@@ -58,13 +55,12 @@ pub(super) struct Task {
 
 type Asker = oneshot::Sender<Result<Replayable, HostError>>;
 
-/// An entry on its way into the journal.
+/// An entry on its way into the journals.
 pub(super) struct Batch {
     seq: u64,
-    hash: Vec<u8>,
     groups: Vec<Arc<Group>>,
     waiting: Vec<Waiting>,
-    appended: Pin<Box<dyn Future<Output = Appended> + Send>>,
+    since: Instant,
 }
 
 /// One asker, and what it will hear once the batch is committed.
@@ -114,8 +110,8 @@ impl Task {
             let room = messages.len() < MAX_BATCH;
             tokio::select! {
                 biased;
-                appended = next(&mut self.under_way), if !idle => {
-                    if let Err(why) = self.finish(appended).await {
+                told = self.tenure.next() => {
+                    if let Err(why) = self.hear(told) {
                         // Whoever is in hand was not decided: nothing was done.
                         messages.drain(..).for_each(Message::stopped);
                         return why;
@@ -136,7 +132,8 @@ impl Task {
                         self.decided.rest();
                         continue;
                     }
-                    if self.decided.next_deadline().is_none() && self.live.watchers() == 0 {
+                    let unused = self.decided.next_deadline().is_none() && self.live.watchers() == 0;
+                    if unused && self.tenure.is_quiet() {
                         return "idle";
                     }
                     if let Err(why) = self.decide_batch(Vec::new()) {
@@ -144,9 +141,10 @@ impl Task {
                     }
                 }
             }
-            let worthwhile = self.under_way.is_empty()
-                || (self.under_way.len() < MAX_UNDER_WAY && messages.len() >= batch_before);
-            if !messages.is_empty() && worthwhile {
+            let own = self.tenure.own_under_way();
+            let worthwhile = own == 0 || (own < MAX_OWN && messages.len() >= batch_before);
+            let possible = self.tenure.is_settled() && self.under_way.len() < MAX_UNDER_WAY;
+            if !messages.is_empty() && worthwhile && possible {
                 batch_before = messages.len();
                 if let Err(why) = self.decide_batch(std::mem::take(&mut messages)) {
                     return self.finish_all(why).await;
@@ -167,7 +165,7 @@ impl Task {
     /// Decides everything that waits and hands it on as one entry.
     fn decide_batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
         let now = now().max(self.decided.ahead().last_at);
-        let seq = self.head.seq + 1;
+        let seq = self.tenure.last_seq() + 1;
         let mut groups: Vec<Arc<Group>> = Vec::new();
         let lapsed = due(self.decided.ahead(), now);
         if !lapsed.is_empty() {
@@ -199,8 +197,9 @@ impl Task {
             waiting.push(Waiting { asker: answer, reply });
         }
         if !groups.is_empty() {
-            self.append(now, groups, waiting);
-        } else if let Some(last) = self.under_way.back_mut() {
+            return self.append(now, groups, waiting);
+        }
+        if let Some(last) = self.under_way.back_mut() {
             // What these answers rest on is not committed yet.
             last.waiting.extend(waiting);
         } else {
@@ -224,43 +223,62 @@ impl Task {
         Ok(())
     }
 
-    fn append(&mut self, at: Timestamp, groups: Vec<Arc<Group>>, waiting: Vec<Waiting>) {
-        let append = Append::new(self.show, self.ballot, &self.head, at, &groups);
-        self.head = append.next().clone();
-        let (seq, hash) = (self.head.seq, self.head.hash.clone());
-        let appended = Box::pin(self.hosts.0.means.writer.append(append));
-        self.under_way.push_back(Batch { seq, hash, groups, waiting, appended });
+    fn append(
+        &mut self,
+        at: Timestamp,
+        groups: Vec<Arc<Group>>,
+        waiting: Vec<Waiting>,
+    ) -> Result<(), &'static str> {
+        let payload = Payload::new(self.show, at, &groups);
+        let seq = self.tenure.last_seq() + 1;
+        self.under_way.push_back(Batch { seq, groups, waiting, since: Instant::now() });
+        match self.tenure.propose(payload) {
+            Some((_, told)) => self.hear(told),
+            None => {
+                self.fail(&HostError::OutcomeUnknown);
+                Err("no longer led here")
+            }
+        }
     }
 
-    /// The first of what is under way came to its end.
-    async fn finish(&mut self, appended: Appended) -> Result<(), &'static str> {
-        match appended {
-            Appended::Done(_) => {
-                if let Some(batch) = self.under_way.pop_front() {
-                    self.commit(batch);
-                }
-                Ok(())
-            }
-            // Nothing was written, and no later entry can be without this one.
-            Appended::Lost => {
-                self.fail(HostError::Stopped);
-                Err("another process leads")
-            }
-            Appended::Failed(why) => {
-                self.fail(HostError::Unavailable(why));
-                Err("the journal refused")
-            }
-            Appended::Unknown(_) => {
-                match self.settle().await {
-                    Some(written) => {
-                        for batch in self.under_way.drain(..written).collect::<Vec<_>>() {
-                            self.commit(batch);
-                        }
-                        self.fail(HostError::Stopped);
+    /// What the majority, or whoever deposed this leader, said.
+    fn hear(&mut self, told: Vec<Told>) -> Result<(), &'static str> {
+        for told in told {
+            match told {
+                Told::Chosen(_) => {}
+                Told::Committed(upto) => {
+                    while self.under_way.front().is_some_and(|batch| batch.seq <= upto) {
+                        self.commit_first();
                     }
-                    None => self.fail(HostError::OutcomeUnknown),
                 }
-                Err("an unknown outcome was settled")
+                Told::Over(end) => {
+                    tracing::debug!(show = %self.show, ?end, "deposed");
+                    return Err(self.over(end));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is under way will have no outcome here.
+    fn over(&mut self, end: End) -> &'static str {
+        match end {
+            // Nothing was written, and no later entry can be without this one.
+            End::Lost => {
+                self.fail(&HostError::Stopped);
+                "another process leads"
+            }
+            End::Failed(why) => {
+                self.fail(&HostError::Unavailable(why));
+                "the journal refused"
+            }
+            End::NoStore(_) => {
+                self.fail(&HostError::OutcomeUnknown);
+                "the own store cannot be reached"
+            }
+            End::Stopped(_) => {
+                self.fail(&HostError::OutcomeUnknown);
+                "deposed"
             }
         }
     }
@@ -268,41 +286,24 @@ impl Task {
     /// Lets what is under way come to its end.
     async fn finish_all(&mut self, why: &'static str) -> &'static str {
         while !self.under_way.is_empty() {
-            let appended = next(&mut self.under_way).await;
-            if let Err(why) = self.finish(appended).await {
+            let told = self.tenure.next().await;
+            if let Err(why) = self.hear(told) {
                 return why;
             }
         }
         why
     }
 
-    /// How many of the batches under way were written; none where even that cannot be learnt. After it this
-    /// ballot writes nothing more.
-    fn settle(&self) -> impl Future<Output = Option<usize>> + Send + use<> {
-        let (journal, show) = (self.hosts.0.means.journal.clone(), self.show);
-        let appends: Vec<(u64, Vec<u8>)> =
-            self.under_way.iter().map(|batch| (batch.seq, batch.hash.clone())).collect();
-        async move {
-            for _ in 0..SETTLE_TRIES {
-                match journal.settle(show, &appends).await {
-                    Ok(written) => return Some(written.min(appends.len())),
-                    Err(error) => tracing::warn!(%show, %error, "cannot settle yet"),
-                }
-                sleep(SETTLE_PAUSE).await;
-            }
-            None
-        }
-    }
-
-    fn fail(&mut self, failure: HostError) {
+    fn fail(&mut self, failure: &HostError) {
         for batch in self.under_way.drain(..).collect::<Vec<_>>() {
             self.answer(batch.waiting, &batch.groups, Some(failure.clone()));
         }
     }
 
     /// Brings the committed state to what was just written, for readers and the projector; then answers.
-    fn commit(&mut self, batch: Batch) {
-        let Batch { seq, groups, waiting, .. } = batch;
+    fn commit_first(&mut self) {
+        let Some(Batch { seq, groups, waiting, since }) = self.under_way.pop_front() else { return };
+        self.hosts.0.means.metrics.replication.quorum_seconds.observe(since.elapsed().as_secs_f64());
         {
             let mut committed = self.committed.write().expect("never poisoned");
             if let Err(why) = committed.apply(seq, &groups) {
@@ -334,13 +335,5 @@ impl Task {
             // Who no longer listens finds the result under the key.
             let _ = asker.send(answer);
         }
-    }
-}
-
-/// The outcome of the first batch under way.
-async fn next(under_way: &mut VecDeque<Batch>) -> Appended {
-    match under_way.front_mut() {
-        Some(batch) => batch.appended.as_mut().await,
-        None => std::future::pending().await,
     }
 }

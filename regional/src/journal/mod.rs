@@ -1,8 +1,7 @@
 //! The journal of each show in this region's Postgres: one ordered list of entries, extended only by a
 //! compare-and-set on the show's head, so that two processes can never both extend one show.
 //!
-//! Invariants: an entry's hash chains to the one before; a batch of unknown outcome is settled by a write,
-//! never by a plain read ([`Journal::settle`]). What the entries mean is `show`'s business.
+//! Invariant: an entry's hash chains to the one before. What the entries mean is `show`'s business.
 
 #[cfg(test)]
 mod damage;

@@ -1,4 +1,4 @@
-//! Reading journals, promising ballots, settling unknown outcomes. Every statement about journals that is
+//! Reading journals, promising ballots. Every statement about journals that is
 //! not an append stands here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -181,25 +181,6 @@ impl Journal {
         let client = self.pool.get().await?;
         let row = client.query_opt("SELECT * FROM show_head WHERE show_id = $1", &[&show.0]).await?;
         Ok(row.map(|row| head(&row).promised))
-    }
-
-    /// How many of a show's appends were written, of those that would have brought it to these (seq, hash) one
-    /// after the other. Bumping the nonce waits for a transaction in flight, and makes every later straggler
-    /// miss.
-    pub async fn settle(&self, show: ShowId, appends: &[(u64, Vec<u8>)]) -> Result<usize, JournalError> {
-        let bump = "UPDATE show_head SET nonce = nonce + 1 WHERE show_id = $1";
-        let client = self.pool.get().await?;
-        if client.execute(bump, &[&show.0]).await? == 0 {
-            return Err(JournalError::Unknown);
-        }
-        let (seqs, hashes): (Vec<i64>, Vec<&[u8]>) =
-            appends.iter().map(|(seq, hash)| (big(*seq), hash.as_slice())).unzip();
-        let select = "SELECT count(*) FROM show_journal j
-                        JOIN unnest($2::bigint[], $3::bytea[]) AS b (seq, hash) USING (seq, hash)
-                       WHERE j.show_id = $1";
-        let row = client.query_one(select, &[&show.0, &seqs, &hashes]).await?;
-        // They are a chain: what is there is its beginning.
-        Ok(usize::try_from(row.get::<_, i64>(0)).expect("a count"))
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::ShowId;
 use deadpool_postgres::{ClientWrapper, Object, Pool};
 use futures::StreamExt;
@@ -23,6 +24,7 @@ use tokio_postgres::types::ToSql;
 use super::entry::{Ballot, Head, chain};
 use super::store::{big, describe};
 use crate::metrics::Metrics;
+use crate::replicas::{Entry, Mark};
 use crate::show::{self, Group};
 
 /// At most this many shows in one statement.
@@ -43,7 +45,8 @@ pub struct Append {
     /// The head it goes on from: the hash covers place, ballot and content of all before.
     before: Vec<u8>,
     next: Head,
-    events: Vec<u8>,
+    format: i16,
+    events: Bytes,
 }
 
 impl Append {
@@ -55,11 +58,27 @@ impl Append {
         at: Timestamp,
         groups: &[G],
     ) -> Self {
-        let events = show::encode(groups);
+        let (format, events) = (show::FORMAT, Bytes::from(show::encode(groups)));
         let seq = head.seq + 1;
-        let hash = chain(&head.hash, show, seq, ballot, show::FORMAT, &events);
+        let hash = chain(&head.hash, show, seq, ballot, format, &events);
         let next = Head { promised: ballot, accepted: ballot, seq, committed: seq, hash, nonce: head.nonce };
-        Self { show, ballot, at, before: head.hash.clone(), next, events }
+        Self { show, ballot, at, before: head.hash.clone(), next, format, events }
+    }
+
+    /// What a leader gives its own store: `entry`, of its own ballot, right after `prev`; how far is
+    /// committed then.
+    pub fn of(prev: &Mark, entry: Entry, committed: u64) -> Self {
+        let Entry { seq, ballot, digest, payload } = entry;
+        let hash = digest.as_slice().to_vec();
+        Self {
+            show: payload.show,
+            ballot,
+            at: payload.at,
+            before: prev.digest.as_slice().to_vec(),
+            next: Head { promised: ballot, accepted: ballot, seq, committed, hash, nonce: 0 },
+            format: payload.format,
+            events: payload.events,
+        }
     }
 
     /// The head once it is written; the entry after it goes on from there, even before it is.
@@ -91,26 +110,27 @@ struct Waiting {
 pub struct Writer(mpsc::UnboundedSender<Waiting>);
 
 /// One statement is one transaction. A hash stands for all that came before, so that with the promised ballot
-/// and the nonce it is the whole head. Rows are locked in order of show, so that two writers cannot deadlock.
+/// it is the whole head. Rows are locked in order of show, so that two writers cannot deadlock.
 const APPEND: &str = "
 WITH locked AS (
-    SELECT b.show_id, h.seq + 1 AS seq, b.epoch, b.session, b.attempt, b.at, b.new_hash, b.events
+    SELECT b.show_id, h.seq + 1 AS seq, greatest(h.committed, b.committed) AS committed,
+           b.epoch, b.session, b.attempt, b.at, b.new_hash, b.format, b.events
       FROM unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                  $7::timestamptz[], $8::bytea[], $9::bytea[])
-        AS b (show_id, hash, nonce, epoch, session, attempt, at, new_hash, events)
+                  $7::timestamptz[], $8::bytea[], $9::bytea[], $10::smallint[])
+        AS b (show_id, hash, committed, epoch, session, attempt, at, new_hash, events, format)
       JOIN show_head h ON h.show_id = b.show_id
-     WHERE h.hash = b.hash AND h.nonce = b.nonce
+     WHERE h.hash = b.hash
        AND (h.promised_epoch, h.promised_session, h.promised_attempt) = (b.epoch, b.session, b.attempt)
      ORDER BY h.show_id FOR UPDATE OF h
 ), won AS (
     UPDATE show_head h
-       SET seq = l.seq, committed = l.seq, hash = l.new_hash,
+       SET seq = l.seq, committed = l.committed, hash = l.new_hash,
            accepted_epoch = l.epoch, accepted_session = l.session, accepted_attempt = l.attempt
       FROM locked l WHERE h.show_id = l.show_id
     RETURNING l.*
 )
 INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, hash, events)
-SELECT show_id, seq, epoch, session, attempt, at, $10, new_hash, events FROM won
+SELECT show_id, seq, epoch, session, attempt, at, format, new_hash, events FROM won
 RETURNING show_id";
 
 /// The plan never gets better by knowing the values, and making it anew costs as much as the statement; shows
@@ -276,22 +296,23 @@ async fn execute(connection: &Connection, batch: &[Waiting]) -> Result<HashSet<S
     let of = |f: fn(&Append) -> u64| batch.iter().map(|w| big(f(&w.append))).collect::<Vec<i64>>();
     let shows: Vec<uuid::Uuid> = batch.iter().map(|w| w.append.show.0).collect();
     let hashes: Vec<&[u8]> = batch.iter().map(|w| w.append.before.as_slice()).collect();
-    let nonces: Vec<i64> = batch.iter().map(|w| w.append.next.nonce).collect();
+    let committed = of(|a| a.next.committed);
+    let formats: Vec<i16> = batch.iter().map(|w| w.append.format).collect();
     let ballots = [of(|a| a.ballot.epoch), of(|a| a.ballot.session), of(|a| a.ballot.attempt)];
     let ats: Vec<Timestamp> = batch.iter().map(|w| w.append.at).collect();
     let new_hashes: Vec<&[u8]> = batch.iter().map(|w| w.append.next.hash.as_slice()).collect();
-    let events: Vec<&[u8]> = batch.iter().map(|w| w.append.events.as_slice()).collect();
+    let events: Vec<&[u8]> = batch.iter().map(|w| w.append.events.as_ref()).collect();
     let params: [&(dyn ToSql + Sync); 10] = [
         &shows,
         &hashes,
-        &nonces,
+        &committed,
         &ballots[0],
         &ballots[1],
         &ballots[2],
         &ats,
         &new_hashes,
         &events,
-        &show::FORMAT,
+        &formats,
     ];
     let asked = connection.client.query(&connection.append, &params);
     match tokio::time::timeout(DEADLINE, asked).await {

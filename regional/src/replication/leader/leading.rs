@@ -31,7 +31,7 @@ pub(super) struct Leading<K: Kind> {
     pub lease: Lease<K::Region>,
     /// Whether the registry still waits for `Settled`.
     unsettled: bool,
-    /// The time of the last tick. Messages carry it, so that a lease never counts from later than they left.
+    /// The latest time heard of. Messages carry it, so that a lease never counts from later than they left.
     now: u64,
 }
 
@@ -81,6 +81,10 @@ impl<K: Kind> Leading<K> {
 
     pub fn committed(&self) -> u64 {
         self.committed
+    }
+
+    pub fn clock(&mut self, now: u64) {
+        self.now = self.now.max(now);
     }
 
     pub fn settled(&mut self) {
@@ -169,8 +173,33 @@ impl<K: Kind> Leading<K> {
         effects
     }
 
+    /// When a [`Self::tick`] would next have something to say to somebody who can hear it; none while all that
+    /// can be reached know all there is. The lease is then left to run out: who reads asks for it.
+    pub fn next_tick(&self, term: &Term<K>, reachable: impl Fn(&K::Region) -> bool) -> Option<u64> {
+        let (last, known) = (self.last_seq(), self.known_committed());
+        let due = |(region, progress): (&K::Region, &Progress)| {
+            let own = *region == term.own;
+            let wait = match progress.matched < last {
+                // The own store's transactions answer by themselves, in the end.
+                true if own => return None,
+                true => REPEAT_MS,
+                false if progress.told < known => HEARTBEAT_MS,
+                false => return None,
+            };
+            (own || reachable(region)).then_some(progress.last_sent + wait)
+        };
+        let settled = (self.unsettled && self.committed > 0).then_some(self.now + REPEAT_MS);
+        self.progress.iter().filter_map(due).chain(settled).min()
+    }
+
+    /// How many entries each replica is known to lack.
+    pub fn lags(&self) -> impl Iterator<Item = (&K::Region, u64)> {
+        let last = self.last_seq();
+        self.progress.iter().map(move |(region, progress)| (region, last.saturating_sub(progress.matched)))
+    }
+
     pub fn tick(&mut self, limits: &Limits, term: &Term<K>, now: u64) -> Vec<Effect<K>> {
-        self.now = now;
+        self.clock(now);
         let (last, known) = (self.last_seq(), self.known_committed());
         let is_due = |progress: &Progress| {
             let since = now.saturating_sub(progress.last_sent);
@@ -197,16 +226,10 @@ impl<K: Kind> Leading<K> {
     fn own_write(&mut self, rules: &K::Rules, term: &Term<K>, effects: &mut Vec<Effect<K>>) {
         let Some(entry) = self.window.back().cloned() else { return };
         let Some(prev) = self.mark(entry.seq - 1) else { return };
-        let seq = entry.seq;
-        let append = Append {
-            ballot: term.ballot,
-            prev,
-            entries: vec![entry],
-            committed: self.known_committed(),
-            sent: self.now,
-        };
+        let (seq, now) = (entry.seq, self.now);
+        let told = self.committed_with(term, &term.own, seq);
+        let append = Append { ballot: term.ballot, prev, entries: vec![entry], committed: told, sent: now };
         effects.push(Effect::Send { to: term.own.clone(), request: Request::Extend(append) });
-        let (now, told) = (self.now, self.known_committed());
         if let Some(progress) = self.progress.get_mut(&term.own) {
             (progress.next, progress.last_sent, progress.told) = (seq + 1, now, told);
             if !rules.holds(Rule::OwnResult) {
@@ -231,10 +254,11 @@ impl<K: Kind> Leading<K> {
 
     /// One message from `next` on; where memory no longer reaches back so far, the own store is read first.
     fn send(&mut self, limits: &Limits, term: &Term<K>, region: &K::Region, effects: &mut Vec<Effect<K>>) {
-        let (committed, now) = (self.known_committed(), self.now);
+        let now = self.now;
         let Some(after) = self.progress.get(region).map(|progress| progress.next - 1) else { return };
         let prev = self.mark(after);
         let entries = if prev.is_some() { self.page(limits, after) } else { Vec::new() };
+        let committed = self.committed_with(term, region, after + entries.len() as u64);
         let Some(progress) = self.progress.get_mut(region) else { return };
         progress.last_sent = now;
         let Some(prev) = prev else {
@@ -336,11 +360,18 @@ impl<K: Kind> Leading<K> {
         self.window.back().map_or_else(|| self.base.clone(), Entry::mark)
     }
 
-    fn last_seq(&self) -> u64 {
+    pub fn last_seq(&self) -> u64 {
         self.window.back().map_or(self.base.seq, |entry| entry.seq)
     }
 
     fn known_committed(&self) -> u64 {
         self.committed.max(self.inherited)
+    }
+
+    /// What to say is committed, in a message to `region` that reaches to `upto`. A store that is a majority
+    /// by itself commits what it writes by writing it, and is spared a second word about it.
+    fn committed_with(&self, term: &Term<K>, region: &K::Region, upto: u64) -> u64 {
+        let alone = term.replicas.len() == 1 && *region == term.own && term.replicas.contains(region);
+        if alone { upto.max(self.known_committed()) } else { self.known_committed() }
     }
 }

@@ -168,6 +168,13 @@ impl<K: Kind> Leader<K> {
         effects
     }
 
+    /// Passes the time on; what is sent from now on says so.
+    pub fn clock(&mut self, now: u64) {
+        if let Phase::Leading(leading) = &mut self.phase {
+            leading.clock(now);
+        }
+    }
+
     /// Appends one entry; several may be under way. Answers its number, by which it later commits.
     pub fn propose(&mut self, payload: K::Payload) -> Result<(u64, Vec<Effect<K>>), NotLeading> {
         let Phase::Leading(leading) = &mut self.phase else { return Err(NotLeading) };
@@ -197,6 +204,34 @@ impl<K: Kind> Leader<K> {
             Phase::Leading(leading) => leading.tick(&self.limits, &self.term, now),
             _ => Vec::new(),
         }
+    }
+
+    /// When [`Self::tick`] is next worth a call, in its `now`; none: not before something else happens.
+    /// `reachable` tells to which regions anything can be said at present.
+    pub fn next_tick(&self, reachable: impl Fn(&K::Region) -> bool) -> Option<u64> {
+        match &self.phase {
+            Phase::Leading(leading) => leading.next_tick(&self.term, reachable),
+            _ => None,
+        }
+    }
+
+    /// The number of the last entry of the log, committed or not; 0 while there is none chosen.
+    pub fn last_seq(&self) -> u64 {
+        match &self.phase {
+            Phase::Leading(leading) => leading.last_seq(),
+            Phase::Chosen { last, .. } => last.seq,
+            _ => 0,
+        }
+    }
+
+    /// How many entries of this leader's log each replica is known to lack.
+    pub fn lags(&self) -> Vec<(&K::Region, u64)> {
+        if let Phase::Leading(leading) = &self.phase { leading.lags().collect() } else { Vec::new() }
+    }
+
+    /// What the try stands for.
+    pub fn term(&self) -> &Term<K> {
+        &self.term
     }
 
     /// Says everything again.
