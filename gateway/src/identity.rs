@@ -34,7 +34,7 @@ impl Caller {
             origin: origin(peer, headers, trusted),
             user: actor.as_ref().map(Actor::user),
             is_staff,
-            region: actor.and_then(|a| a.claims.region),
+            region: actor.and_then(|a| a.claims.region.clone()),
         }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, RwLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
-use super::claims::{Actor, Claims};
+use super::claims::Actor;
 use super::jwt::{JwkSet, Keys, TokenError};
+use super::known::Known;
 use super::policy::{Policy, domain};
 use crate::{RegionName, SessionId, UserId};
 
@@ -45,7 +46,7 @@ impl TokenFault {
 
 pub struct Authority {
     issuer: String,
-    keys: ArcSwap<Keys>,
+    known: ArcSwap<Known>,
     policy: ArcSwapOption<Policy>,
     revoked: RwLock<Revocations>,
 }
@@ -54,7 +55,7 @@ impl Authority {
     pub fn new(issuer: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
             issuer: issuer.into(),
-            keys: ArcSwap::default(),
+            known: ArcSwap::default(),
             policy: ArcSwapOption::empty(),
             revoked: RwLock::default(),
         })
@@ -65,7 +66,7 @@ impl Authority {
     }
 
     pub fn set_keys(&self, jwks: &JwkSet) {
-        self.keys.store(Arc::new(Keys::from_jwks(jwks)));
+        self.known.store(Arc::new(Known::new(Keys::from_jwks(jwks))));
     }
 
     /// Older versions than the present one are ignored.
@@ -97,13 +98,12 @@ impl Authority {
 
     /// Whether it can authenticate and decide at all.
     pub fn ready(&self) -> bool {
-        !self.keys.load().is_empty() && self.policy.load().is_some()
+        !self.known.load().keys.is_empty() && self.policy.load().is_some()
     }
 
     /// The actor that a bearer token proves.
     pub fn authenticate(&self, token: &str) -> Result<Actor, TokenFault> {
-        let claims: Claims =
-            self.keys.load().verify(token, ACCESS_TOKEN_TYPE, &self.issuer, AUDIENCE, true)?;
+        let claims = self.known.load().verify(token, &self.issuer)?;
         let revoked = self.revoked.read().expect("never poisoned");
         let session_ended = revoked.sessions.contains_key(&claims.sid);
         let outdated = revoked.users.get(&claims.sub).is_some_and(|(min, _)| claims.ver < *min);
@@ -125,5 +125,65 @@ impl Authority {
             let Some(policy) = &*self.policy.load() else { return false };
             policy.allows(&grant.role, domain(grant.region.as_ref()), resource, action)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::Claims;
+    use crate::authz::jwt::{Jwk, SigningKey};
+
+    const ISSUER: &str = "https://tickets.example";
+
+    fn claims(sub: UserId, sid: SessionId) -> Claims {
+        let now = Timestamp::now().as_second();
+        Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub,
+            sid,
+            jti: "1".into(),
+            iat: now,
+            nbf: now,
+            exp: now + 60,
+            username: "anna".into(),
+            roles: Vec::new(),
+            ver: 7,
+            region: None,
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_good_is_refused_as_soon_as_it_is_void() {
+        let (first, second) = (SigningKey::generate(), SigningKey::generate());
+        let set =
+            |keys: &[&SigningKey]| JwkSet { keys: keys.iter().map(|k| Jwk::ed25519(k.public())).collect() };
+        let authority = Authority::new(ISSUER);
+        authority.set_keys(&set(&[&first]));
+        let (user, ended, open) = (UserId::new(), SessionId::new(), SessionId::new());
+        let of = |session| first.sign(ACCESS_TOKEN_TYPE, &claims(user, session));
+        let (of_ended, of_open) = (of(ended), of(open));
+        for token in [&of_ended, &of_open] {
+            // The second time it is remembered.
+            assert!(authority.authenticate(token).is_ok() && authority.authenticate(token).is_ok());
+        }
+        authority.revoke_session(ended, i64::MAX);
+        assert_eq!(authority.authenticate(&of_ended).unwrap_err(), TokenFault::Revoked);
+        assert!(authority.authenticate(&of_open).is_ok());
+
+        authority.set_keys(&set(&[&first, &second]));
+        assert!(authority.authenticate(&of_open).is_ok());
+        authority.set_keys(&set(&[&second]));
+        assert_eq!(
+            authority.authenticate(&of_open).unwrap_err(),
+            TokenFault::Token(TokenError::UnknownKey),
+            "nothing that an old key signed outlives it"
+        );
+
+        authority.set_keys(&set(&[&first]));
+        assert!(authority.authenticate(&of_open).is_ok());
+        authority.revoke_user_below(user, 8, i64::MAX);
+        assert_eq!(authority.authenticate(&of_open).unwrap_err(), TokenFault::Revoked);
     }
 }

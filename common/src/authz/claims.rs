@@ -1,5 +1,7 @@
 //! What an access token says.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{RegionName, SessionId, UserId};
@@ -40,7 +42,7 @@ pub struct Claims {
 /// The authenticated caller.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
 }
 
 impl Actor {

@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod claims;
 pub mod jwt;
+mod known;
 pub mod layer;
 pub mod policy;
 mod refusals;

@@ -87,5 +87,5 @@ pub fn taken(fault: &Fault) -> Option<Problem> {
 #[utoipa::path(get, path = "/v1/auth/verify", tag = "auth", operation_id = "verify_token",
     responses((status = 200, description = "The token is good; its claims", body = Claims)))]
 pub async fn verify(authorized: Authorized) -> Result<Json<Claims>> {
-    Ok(Json(authorized.actor()?.claims.clone()))
+    Ok(Json(Claims::clone(&authorized.actor()?.claims)))
 }
