@@ -13,6 +13,8 @@ use common::config::check;
 use common::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
+use crate::liveness::Patience;
+
 /// One voter of the group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +49,47 @@ pub struct Config {
     pub snapshot_every_entries: u64,
     /// So many entries stay in the log behind a snapshot, for voters that lag a little.
     pub keep_entries: u64,
+    pub liveness: Liveness,
+    pub moves: Moves,
     pub log_format: LogFormat,
+}
+
+/// How long the registry's leader is patient with those it does not hear. Processes beat twice a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Liveness {
+    /// A process whose region has others that are heard.
+    pub session_timeout_ms: u64,
+    /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere.
+    pub region_timeout_ms: u64,
+    /// The other regions, when the whole platform starts and the first is there.
+    pub boot_patience_ms: u64,
+    /// A region that was down counts as up when it was well for so long without a break.
+    pub steady_ms: u64,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self { session_timeout_ms: 1500, region_timeout_ms: 3000, boot_patience_ms: 15_000, steady_ms: 3000 }
+    }
+}
+
+/// Moves that the registry makes by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Moves {
+    /// Away from a region that drains.
+    pub drain_per_sec: u32,
+    /// Back home; 0: never.
+    pub home_per_sec: u32,
+    /// A region's shows come home once it was well for so long without a break.
+    pub home_after_ms: u64,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { drain_per_sec: 50, home_per_sec: 10, home_after_ms: 30_000 }
+    }
 }
 
 impl Default for Config {
@@ -65,6 +107,8 @@ impl Default for Config {
             election_max_ms: 1200,
             snapshot_every_entries: 5000,
             keep_entries: 1000,
+            liveness: Liveness::default(),
+            moves: Moves::default(),
             log_format: LogFormat::default(),
         }
     }
@@ -111,6 +155,21 @@ impl common::config::Config for Config {
         if self.election_max_ms > 2 * self.election_min_ms {
             problems.push("`election_max_ms` must be at most twice `election_min_ms`".into());
         }
+        let Liveness { session_timeout_ms, region_timeout_ms, boot_patience_ms, steady_ms: _ } =
+            self.liveness;
+        if session_timeout_ms < 1000 {
+            problems.push("`liveness.session_timeout_ms` must be at least 1000, two beats".into());
+        }
+        if region_timeout_ms < session_timeout_ms || boot_patience_ms < region_timeout_ms {
+            problems.push(
+                "`liveness`: `region_timeout_ms` must be at least `session_timeout_ms`, and `boot_patience_ms` \
+                 at least that"
+                    .into(),
+            );
+        }
+        if self.moves.drain_per_sec == 0 {
+            problems.push("`moves.drain_per_sec` must be above 0".into());
+        }
         if self.snapshot_every_entries == 0 {
             problems.push("`snapshot_every_entries` must be above 0".into());
         }
@@ -131,6 +190,16 @@ impl Config {
     /// Without a word from a leader for so long, there is none.
     pub(crate) fn leader_silence(&self) -> Duration {
         Duration::from_millis(2 * self.election_max_ms)
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        let ms = Duration::from_millis;
+        Patience {
+            session: ms(self.liveness.session_timeout_ms),
+            region: ms(self.liveness.region_timeout_ms),
+            boot: ms(self.liveness.boot_patience_ms),
+            steady: ms(self.liveness.steady_ms),
+        }
     }
 
     pub(crate) fn raft(&self) -> anyhow::Result<openraft::Config> {

@@ -2,10 +2,12 @@
 
 use openraft::ServerState;
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::proposals::Unsettled;
-use crate::state::Answer;
+use crate::state::{Answer, RegionState};
 use crate::types::RaftMetrics;
 
 #[derive(Clone)]
@@ -30,6 +32,13 @@ pub struct Metrics {
     pub commit_duration_seconds: Histogram,
     /// Shows in the registry.
     pub shows: IntGauge,
+    /// On the leader: changes of a show's owner or epoch, by reason: created, moved, drained, home, lost, store_lost,
+    /// replicas.
+    pub owner_changes: IntCounterVec,
+    /// 1 for the state that a region is in.
+    pub region_state: IntGaugeVec,
+    /// Open sessions of a region's processes.
+    pub sessions: IntGaugeVec,
 }
 
 impl Metrics {
@@ -63,11 +72,26 @@ impl Metrics {
             proposals_total: IntCounterVec::new(proposals, &["result"])?,
             commit_duration_seconds: Histogram::with_opts(commit.buckets(buckets))?,
             shows: IntGauge::new("marquee_registry_shows", "Shows in the ownership registry.")?,
+            owner_changes: IntCounterVec::new(
+                Opts::new(
+                    "marquee_registry_owner_changes_total",
+                    "Changes of a show's owner or epoch that this voter led to, by reason.",
+                ),
+                &["reason"],
+            )?,
+            region_state: IntGaugeVec::new(
+                Opts::new("marquee_registry_region_state", "1 for the state that a region is in."),
+                &["target_region", "state"],
+            )?,
+            sessions: IntGaugeVec::new(
+                Opts::new("marquee_registry_sessions", "Open sessions of a region's processes."),
+                &["target_region"],
+            )?,
         })
     }
 
     pub fn register(&self, registry: &Registry) {
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(self.is_leader.clone()),
             Box::new(self.has_leader.clone()),
             Box::new(self.term.clone()),
@@ -78,6 +102,9 @@ impl Metrics {
             Box::new(self.proposals_total.clone()),
             Box::new(self.commit_duration_seconds.clone()),
             Box::new(self.shows.clone()),
+            Box::new(self.owner_changes.clone()),
+            Box::new(self.region_state.clone()),
+            Box::new(self.sessions.clone()),
         ];
         for collector in all {
             // A second voter in one process (tests) finds the first one's there.
@@ -103,6 +130,20 @@ impl Metrics {
         self.applied_index.set(gauge(raft.last_applied.map_or(0, |id| id.index)));
         self.quorum_ack_age_seconds.set(raft.millis_since_quorum_ack.unwrap_or(0) as f64 / 1000.0);
         self.shows.set(gauge(shows as u64));
+    }
+}
+
+impl Metrics {
+    pub fn set_regions(&self, known: &crate::state::Registry) {
+        for region in known.regions() {
+            let name = region.name.as_str();
+            for state in [RegionState::Up, RegionState::Draining, RegionState::Down] {
+                let is = i64::from(region.state == state);
+                self.region_state.with_label_values(&[name, state.as_str()]).set(is);
+            }
+            let open = known.sessions().filter(|session| session.region == region.name).count();
+            self.sessions.with_label_values(&[name]).set(gauge(open as u64));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::peer::LeaderContact;
 use crate::proposals::{Proposals, Unsettled};
 use crate::state::{Answer, Command, ShowRecord};
+use crate::steward::Ears;
 use crate::store::{self, LogStore, SharedRegistry};
 use crate::types::{NodeId, Raft, RaftMetrics};
 
@@ -29,6 +30,7 @@ pub struct Node {
     network: Network,
     contact: LeaderContact,
     proposals: Proposals,
+    ears: Ears,
 }
 
 impl Node {
@@ -40,7 +42,8 @@ impl Node {
         let raft_config = std::sync::Arc::new(config.raft()?);
         let raft = Raft::new(config.node_id, raft_config, network.clone(), log.clone(), machine).await?;
         let proposals = Proposals::start(raft.clone(), metrics);
-        Ok(Self { config, raft, log, registry, network, contact: LeaderContact::default(), proposals })
+        let (contact, ears) = (LeaderContact::default(), Ears::new(config.patience()));
+        Ok(Self { config, raft, log, registry, network, contact, proposals, ears })
     }
 
     pub fn id(&self) -> NodeId {
@@ -57,6 +60,10 @@ impl Node {
 
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    pub fn ears(&self) -> &Ears {
+        &self.ears
     }
 
     pub fn contact(&self) -> &LeaderContact {
@@ -128,6 +135,15 @@ impl Node {
     pub async fn get_show(&self, id: ShowId) -> Result<Option<ShowRecord>, Unsettled> {
         self.confirm_lead().await?;
         Ok(self.registry.read().registry.show(id))
+    }
+
+    /// On the leader; linearizable. A new leader may not have applied yet what opened a session.
+    pub async fn has_session(&self, no: u64) -> Result<bool, Unsettled> {
+        if self.registry.read().registry.session(no).is_some() {
+            return Ok(true);
+        }
+        self.confirm_lead().await?;
+        Ok(self.registry.read().registry.session(no).is_some())
     }
 
     /// The regions that hold a voter, in the order of their names.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use common::config::Config as _;
 use common::ops::{Dependency, Health};
+use common::proto::registry::ownership_server::OwnershipServer;
 use common::proto::registry::raft_peer_server::RaftPeerServer;
 use common::proto::registry::registry_server::RegistryServer;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -20,6 +21,7 @@ use crate::network::MESSAGE_BYTES_MAX;
 use crate::node::Node;
 use crate::peer::PeerService;
 use crate::service::RegistryService;
+use crate::steward;
 
 const OBSERVE_EVERY: Duration = Duration::from_millis(250);
 /// Calls in flight may end within this after the stop.
@@ -40,7 +42,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let metrics = Metrics::new()?;
     metrics.register(prometheus::default_registry());
-    let bootstrap = config.bootstrap;
+    let (bootstrap, moves) = (config.bootstrap, config.moves.clone());
     let listen = config.listen.parse().context("`listen`")?;
     let incoming = TcpIncoming::bind(listen)
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}"))?
@@ -59,7 +61,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     // Ends the server and its streams, at the stop or when the voter fails.
     let ending = stop.child_token();
-    let mut server = AbortOnDropHandle::new(tokio::spawn(serve(Arc::clone(&node), incoming, ending.clone())));
+    let mut server = AbortOnDropHandle::new(tokio::spawn(serve(
+        Arc::clone(&node),
+        metrics.clone(),
+        incoming,
+        ending.clone(),
+    )));
     let ended = tokio::select! {
         // First: at a stop the server ends as well.
         biased;
@@ -67,6 +74,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         ended = &mut server => Err(flatten("the gRPC server", ended)),
         ended = ops => Err(flatten("the operations port", ended)),
         error = observe(&node, &metrics, &leader) => Err(error),
+        never = steward::run(Arc::clone(&node), moves, metrics.clone()) => match never {},
     };
     drop(founding);
     ending.cancel();
@@ -85,16 +93,22 @@ fn flatten(what: &str, ended: Result<anyhow::Result<()>, tokio::task::JoinError>
     }
 }
 
-async fn serve(node: Arc<Node>, incoming: TcpIncoming, ending: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    node: Arc<Node>,
+    metrics: Metrics,
+    incoming: TcpIncoming,
+    ending: CancellationToken,
+) -> anyhow::Result<()> {
     let peers = RaftPeerServer::new(PeerService(Arc::clone(&node)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let registry = RegistryServer::new(RegistryService { node, stop: ending.clone() });
+    let service = RegistryService { node, metrics, stop: ending.clone() };
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(3)))
         .add_service(peers)
-        .add_service(registry)
+        .add_service(OwnershipServer::new(service.clone()))
+        .add_service(RegistryServer::new(service))
         .serve_with_incoming_shutdown(incoming, async move { ending.cancelled().await })
         .await?;
     Ok(())
@@ -124,7 +138,8 @@ async fn observe(node: &Node, metrics: &Metrics, leader: &Dependency) -> anyhow:
             Some(_) => leader.up(),
             None => leader.down("none was heard of lately"),
         }
-        let shows = node.registry().read().registry.show_count();
-        metrics.set(&raft, known.is_some(), shows);
+        let applied = node.registry().read();
+        metrics.set(&raft, known.is_some(), applied.registry.show_count());
+        metrics.set_regions(&applied.registry);
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::proto::registry as proto;
+use common::proto::registry::ownership_client::OwnershipClient;
+use common::proto::registry::ownership_server::Ownership;
 use common::proto::registry::registry_client::RegistryClient;
 use common::proto::registry::registry_server::Registry;
 use tokio::time::timeout;
@@ -16,19 +18,26 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::liveness::Beat;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::proposals::Unsettled;
 use crate::state::{Answer, Command, OpenSession};
 use crate::types::NodeId;
 use crate::watch;
-use crate::wire::{BadMessage, CreateShow, show_id};
+use crate::wire::{BadMessage, CreateShow, region_name, show_id};
 
 /// Marks a call that another voter has passed on; it is not passed on again.
 const FORWARDED: &str = "marquee-forwarded";
 const FORWARD_DEADLINE: Duration = Duration::from_millis(2200);
 
+/// The code of a refusal, in the status' metadata.
+pub(crate) const REFUSAL: &str = "marquee-refusal";
+
+#[derive(Clone)]
 pub struct RegistryService {
     pub node: Arc<Node>,
+    pub metrics: Metrics,
     /// Ends the watch streams, which would otherwise hold up a graceful stop.
     pub stop: CancellationToken,
 }
@@ -36,7 +45,16 @@ pub struct RegistryService {
 /// Where a call is to be carried out.
 enum Place {
     Here,
-    At(RegistryClient<Channel>),
+    At(Channel),
+}
+
+/// Passes a call on to the leader, or goes on where this voter leads.
+macro_rules! at_the_leader {
+    ($self:ident, $request:ident, $client:ident, $call:ident) => {
+        if let Place::At(leader) = $self.place(&$request)? {
+            return at_leader($client::new(leader).$call(forwarded($request.into_inner()))).await;
+        }
+    };
 }
 
 impl RegistryService {
@@ -50,14 +68,45 @@ impl RegistryService {
         }
         let channel = self.node.network().channel(leader);
         let channel = channel.ok_or_else(|| Status::unavailable("the leader is not among the peers"))?;
-        Ok(Place::At(RegistryClient::new(channel)))
+        Ok(Place::At(channel))
     }
 
     async fn propose(&self, command: Command) -> Result<Answer, Status> {
         match self.node.propose(command).await {
-            Ok(Answer::Refused { reason }) => Err(Status::failed_precondition(reason)),
+            Ok(Answer::Refused { code, reason }) => {
+                let mut status = Status::failed_precondition(reason);
+                status.metadata_mut().insert(REFUSAL, AsciiMetadataValue::from_static(code.as_str()));
+                Err(status)
+            }
             Ok(answer) => Ok(answer),
             Err(unsettled) => Err(unsettled.into()),
+        }
+    }
+
+    /// A command about one show; counted under `reason` where it gave the show another epoch.
+    async fn of_show(&self, command: Command, reason: &str) -> Result<Response<proto::Show>, Status> {
+        let known = |id| self.node.registry().read().registry.show(id).map_or(0, |show| show.epoch);
+        let before = command.show().map_or(0, known);
+        match self.propose(command).await? {
+            Answer::Show(show) => {
+                if show.epoch > before {
+                    self.metrics.owner_changes.with_label_values(&[reason]).inc();
+                }
+                Ok(Response::new(show.into()))
+            }
+            other => Err(unusable(&other)),
+        }
+    }
+
+    /// A command about one region.
+    async fn of_region(&self, command: Command) -> Result<Response<proto::RegionReply>, Status> {
+        match self.propose(command).await? {
+            Answer::Region { region, shows } => {
+                tracing::warn!(region = %region.name, state = %region.state, shows, "a region's state has changed");
+                self.metrics.owner_changes.with_label_values(&["store_lost"]).inc_by(shows);
+                Ok(Response::new(proto::RegionReply { region: Some(region.into()), shows }))
+            }
+            other => Err(unusable(&other)),
         }
     }
 
@@ -140,7 +189,11 @@ async fn at_leader<T>(
     use tonic::Code::{FailedPrecondition, InvalidArgument, NotFound};
     match timeout(FORWARD_DEADLINE, call).await {
         Ok(Err(status)) if matches!(status.code(), FailedPrecondition | InvalidArgument | NotFound) => {
-            Err(Status::new(status.code(), status.message()))
+            let mut passed_on = Status::new(status.code(), status.message());
+            if let Some(code) = status.metadata().get(REFUSAL) {
+                passed_on.metadata_mut().insert(REFUSAL, code.clone());
+            }
+            Err(passed_on)
         }
         Ok(Err(status)) => Err(Status::unavailable(format!("the leader: {}", status.message()))),
         Ok(Ok(reply)) => Ok(Response::new(reply.into_inner())),
@@ -157,12 +210,10 @@ impl Registry for RegistryService {
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<proto::OpenSessionReply>, Status> {
         let open = OpenSession::try_from(request.get_ref().clone())?;
-        match self.place(&request)? {
-            Place::At(mut leader) => at_leader(leader.open_session(forwarded(request.into_inner()))).await,
-            Place::Here => match self.propose(Command::OpenSession(open)).await? {
-                Answer::Session { no } => Ok(Response::new(proto::OpenSessionReply { no })),
-                other => Err(unusable(&other)),
-            },
+        at_the_leader!(self, request, RegistryClient, open_session);
+        match self.propose(Command::OpenSession(open)).await? {
+            Answer::Session { no } => Ok(Response::new(proto::OpenSessionReply { no })),
+            other => Err(unusable(&other)),
         }
     }
 
@@ -171,13 +222,8 @@ impl Registry for RegistryService {
         request: Request<proto::CreateShowRequest>,
     ) -> Result<Response<proto::Show>, Status> {
         let asked = CreateShow::try_from(request.get_ref().clone())?;
-        match self.place(&request)? {
-            Place::At(mut leader) => at_leader(leader.create_show(forwarded(request.into_inner()))).await,
-            Place::Here => match self.propose(self.complete(asked)?).await? {
-                Answer::Show(show) => Ok(Response::new(show.into())),
-                other => Err(unusable(&other)),
-            },
-        }
+        at_the_leader!(self, request, RegistryClient, create_show);
+        self.of_show(self.complete(asked)?, "created").await
     }
 
     async fn get_show(
@@ -185,12 +231,10 @@ impl Registry for RegistryService {
         request: Request<proto::GetShowRequest>,
     ) -> Result<Response<proto::Show>, Status> {
         let id = show_id(&request.get_ref().show_id)?;
-        match self.place(&request)? {
-            Place::At(mut leader) => at_leader(leader.get_show(forwarded(request.into_inner()))).await,
-            Place::Here => match self.node.get_show(id).await? {
-                Some(show) => Ok(Response::new(show.into())),
-                None => Err(Status::not_found("no such show")),
-            },
+        at_the_leader!(self, request, RegistryClient, get_show);
+        match self.node.get_show(id).await? {
+            Some(show) => Ok(Response::new(show.into())),
+            None => Err(Status::not_found("no such show")),
         }
     }
 
@@ -206,5 +250,71 @@ impl Registry for RegistryService {
         _request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusReply>, Status> {
         Ok(Response::new(self.status_now()))
+    }
+}
+
+#[tonic::async_trait]
+impl Ownership for RegistryService {
+    async fn beat(&self, request: Request<proto::BeatRequest>) -> Result<Response<proto::BeatReply>, Status> {
+        let region = region_name(&request.get_ref().region)?;
+        at_the_leader!(self, request, OwnershipClient, beat);
+        let proto::BeatRequest { session, healthy, caught_up, store, .. } = request.into_inner();
+        if !self.node.has_session(session).await? {
+            return Err(Status::not_found("the session has ended"));
+        }
+        self.node.ears().heard(session, &region, Beat { healthy, caught_up });
+        let record = self.node.registry().read().registry.region(&region).cloned();
+        let record = record.ok_or_else(|| Status::not_found("the region is not known"))?;
+        let highest = self.node.ears().highest(&record, store.map(Into::into)).map(Into::into);
+        let (state, incarnation) = (record.state.to_string(), record.incarnation);
+        Ok(Response::new(proto::BeatReply { state, incarnation, highest }))
+    }
+
+    async fn r#move(&self, request: Request<proto::MoveRequest>) -> Result<Response<proto::Show>, Status> {
+        let command = Command::try_from(request.get_ref().clone())?;
+        at_the_leader!(self, request, OwnershipClient, r#move);
+        self.of_show(command, "moved").await
+    }
+
+    async fn change_replicas(
+        &self,
+        request: Request<proto::ChangeReplicasRequest>,
+    ) -> Result<Response<proto::Show>, Status> {
+        let command = Command::try_from(request.get_ref().clone())?;
+        at_the_leader!(self, request, OwnershipClient, change_replicas);
+        self.of_show(command, "replicas").await
+    }
+
+    async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::Show>, Status> {
+        let command = Command::try_from(request.get_ref().clone())?;
+        at_the_leader!(self, request, OwnershipClient, settle);
+        self.of_show(command, "settled").await
+    }
+
+    async fn drain(
+        &self,
+        request: Request<proto::RegionRequest>,
+    ) -> Result<Response<proto::RegionReply>, Status> {
+        let region = region_name(&request.get_ref().region)?;
+        at_the_leader!(self, request, OwnershipClient, drain);
+        self.of_region(Command::Drain { region }).await
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<proto::RegionRequest>,
+    ) -> Result<Response<proto::RegionReply>, Status> {
+        let region = region_name(&request.get_ref().region)?;
+        at_the_leader!(self, request, OwnershipClient, undrain);
+        self.of_region(Command::Undrain { region }).await
+    }
+
+    async fn store_lost(
+        &self,
+        request: Request<proto::StoreLostRequest>,
+    ) -> Result<Response<proto::RegionReply>, Status> {
+        let command = Command::try_from(request.get_ref().clone())?;
+        at_the_leader!(self, request, OwnershipClient, store_lost);
+        self.of_region(command).await
     }
 }

@@ -3,7 +3,10 @@
 use common::proto::registry as proto;
 use common::{RegionName, ShowId};
 
-use crate::state::{Change, OpenSession, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
+use crate::state::{
+    Change, Command, OpenSession, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey,
+};
+use crate::steward::Mark;
 
 /// A message holds what no such message can hold; the text names the field.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,64 @@ fn names(regions: Vec<RegionName>) -> Vec<String> {
 
 fn bounded(field: &str, text: String, most: usize) -> Result<String, BadMessage> {
     if text.len() > most { Err(bad(field, format_args!("longer than {most} bytes"))) } else { Ok(text) }
+}
+
+pub(crate) fn region_name(name: &str) -> Result<RegionName, BadMessage> {
+    region("region", name)
+}
+
+/// A command as it is asked for over the wire.
+impl TryFrom<proto::MoveRequest> for Command {
+    type Error = BadMessage;
+
+    fn try_from(message: proto::MoveRequest) -> Result<Self, BadMessage> {
+        let proto::MoveRequest { show_id: show, to, if_epoch } = message;
+        Ok(Self::Move { show: show_id(&show)?, to: region("to", &to)?, if_epoch })
+    }
+}
+
+impl TryFrom<proto::ChangeReplicasRequest> for Command {
+    type Error = BadMessage;
+
+    fn try_from(message: proto::ChangeReplicasRequest) -> Result<Self, BadMessage> {
+        let proto::ChangeReplicasRequest { show_id: show, replicas, if_epoch } = message;
+        if replicas.is_empty() {
+            return Err(bad("replicas", "required"));
+        }
+        Ok(Self::ChangeReplicas {
+            show: show_id(&show)?,
+            replicas: regions("replicas", &replicas)?,
+            if_epoch,
+        })
+    }
+}
+
+impl TryFrom<proto::SettleRequest> for Command {
+    type Error = BadMessage;
+
+    fn try_from(message: proto::SettleRequest) -> Result<Self, BadMessage> {
+        Ok(Self::Settled { show: show_id(&message.show_id)?, epoch: message.epoch })
+    }
+}
+
+impl TryFrom<proto::StoreLostRequest> for Command {
+    type Error = BadMessage;
+
+    fn try_from(message: proto::StoreLostRequest) -> Result<Self, BadMessage> {
+        Ok(Self::StoreLost { region: region_name(&message.region)?, incarnation: message.incarnation })
+    }
+}
+
+impl From<proto::StoreMark> for Mark {
+    fn from(proto::StoreMark { system, timeline, flushed }: proto::StoreMark) -> Self {
+        Self { system, timeline, flushed }
+    }
+}
+
+impl From<Mark> for proto::StoreMark {
+    fn from(Mark { system, timeline, flushed }: Mark) -> Self {
+        Self { system, timeline, flushed }
+    }
 }
 
 pub(crate) fn show_id(text: &str) -> Result<ShowId, BadMessage> {
@@ -167,20 +228,25 @@ impl From<RegionRecord> for proto::Region {
     }
 }
 
+pub(crate) fn region_state(text: &str) -> Result<RegionState, BadMessage> {
+    match text {
+        "up" => Ok(RegionState::Up),
+        "draining" => Ok(RegionState::Draining),
+        "down" => Ok(RegionState::Down),
+        other => Err(bad("state", format_args!("`{other}` is unknown here"))),
+    }
+}
+
 impl TryFrom<proto::Region> for RegionRecord {
     type Error = BadMessage;
 
     fn try_from(message: proto::Region) -> Result<Self, BadMessage> {
-        let state = match message.state.as_str() {
-            "up" => RegionState::Up,
-            "draining" => RegionState::Draining,
-            "down" => RegionState::Down,
-            other => return Err(bad("state", format_args!("`{other}` is unknown here"))),
-        };
+        let state = region_state(&message.state)?;
         Ok(Self {
             name: region("name", &message.name)?,
             state,
             incarnation: message.incarnation,
+            drains: false,
             ticket_keys: message.ticket_keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }

@@ -23,6 +23,7 @@ use crate::projection::Nudge;
 use crate::relay::{self, Relay};
 use crate::replicas::peers::{self, Peers};
 use crate::reservations::origin::Origins;
+use crate::session::{CaughtUp, Session};
 use crate::tickets::TicketKeys;
 
 #[derive(Clone)]
@@ -40,6 +41,10 @@ pub struct Inner {
     pub projector: Nudge,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
+    /// This process's life, as the registry numbered it.
+    pub session: Session,
+    /// Said to the registry with every sign of life.
+    pub caught_up: CaughtUp,
     pub origins: Origins,
     pub metrics: Metrics,
     /// The process was told to stop: streams end.
@@ -56,7 +61,8 @@ pub struct Parts {
     pub global: Channel,
     pub registry: RegistryClient,
     pub view: RegistryView,
-    pub session: u64,
+    pub session: Session,
+    pub caught_up: CaughtUp,
     pub ticket_key: SigningKey,
     pub provider: Box<dyn Provider>,
     pub metrics: Metrics,
@@ -94,6 +100,7 @@ impl App {
             registry,
             view,
             session,
+            caught_up,
             ticket_key,
             provider,
             metrics,
@@ -103,7 +110,7 @@ impl App {
         let url = config.redis_url.reveal();
         let relayed = relay::Means {
             region: config.region.clone(),
-            session,
+            session: session.clone(),
             journal: Journal::new(pool.clone()),
             view: view.clone(),
             metrics: metrics.clone(),
@@ -111,14 +118,14 @@ impl App {
         let relay = if url.is_empty() { Relay::none() } else { Relay::start(url, relayed, &stop) };
         let peers = Peers::new(
             config.region.clone(),
-            session,
+            session.clone(),
             peers::sessions_of(view.clone()),
             metrics.clone(),
             stop.clone(),
         );
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
-            session,
+            session: session.clone(),
             journal: Journal::new(pool.clone()),
             writer: Writer::start(pool.clone(), metrics.clone()),
             store: Own { pool: pool.clone(), region: config.region.clone(), view: view.clone() },
@@ -147,6 +154,8 @@ impl App {
             projector,
             provider,
             ticket_keys,
+            session,
+            caught_up,
             origins,
             metrics,
             stop,

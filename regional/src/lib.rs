@@ -26,6 +26,7 @@ pub mod relay;
 pub mod replicas;
 pub mod replication;
 pub mod reservations;
+pub mod session;
 pub mod show;
 pub mod shows;
 #[cfg(test)]
@@ -41,7 +42,6 @@ use axum::routing::get;
 use common::authz::{Authority, Permission, Permissions};
 use common::http::{Edge, guarded, with_edge};
 use common::ops::{Dependency, Health};
-use common::proto::registry::TicketKey;
 use common::seal::SealingKey;
 use deadpool_postgres::Pool;
 use migrations::Schema;
@@ -53,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 use app::{App, Parts};
 pub use config::Config;
 use journal::Journal;
+use session::{Announced, CaughtUp, Keeper};
 
 /// How long requests under way may take once the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -129,8 +130,22 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let registry = RegistryClient::new(&config.registry_urls)?;
     let view = registry.watch(stop.clone());
     let announced = vec![tickets::keys::announced(&ticket_key)];
-    let session = until(&stop, &registered, || open_session(&registry, &config, &announced)).await;
-    let Some(session) = session else { return Ok(()) };
+    let announced = Announced {
+        region: config.region.clone(),
+        http_url: config.http_url.clone(),
+        replication_url: config.replication.url(),
+        ticket_keys: announced,
+    };
+    let opened = until(&stop, &registered, async || Ok(announced.open(&registry).await?)).await;
+    let Some(opened) = opened else { return Ok(()) };
+    let caught_up = CaughtUp::default();
+    let keeper = Keeper {
+        registry: registry.clone(),
+        announced,
+        pool: migrations::pool(config.postgres_url.reveal(), 1)?,
+        caught_up: caught_up.clone(),
+    };
+    let session = keeper.start(opened, stop.clone());
     let global = common::feed::channel(&config.global_grpc_url)?;
     following::spawn(pool.clone(), authority.clone(), global.clone(), &config.region, feed, stop.clone());
 
@@ -149,6 +164,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         registry,
         view: view.clone(),
         session,
+        caught_up,
         ticket_key,
         provider: Box::new(provider),
         metrics,
@@ -160,12 +176,13 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
 
     tokio::spawn(end_streams(app.clone()));
+    tokio::spawn(follow_session(app.clone()));
 
     let (router, document) = router(&app)?;
     let document = document.to_json()?;
     let router = router.route("/openapi.json", get(move || async move { json(document) }));
     let edge = Edge::new("regional", Some(&region))?;
-    tracing::info!(%region, session, "serving");
+    tracing::info!(%region, session = opened, "serving");
     common::http::serve(listener, with_edge(router, edge), stop, DRAIN).await
 }
 
@@ -192,14 +209,16 @@ fn projector(app: &App) -> projection::Projector {
     }
 }
 
-async fn open_session(
-    registry: &RegistryClient,
-    config: &Config,
-    ticket_keys: &[TicketKey],
-) -> anyhow::Result<u64> {
-    let peers_url = config.replication.url();
-    let opened = registry.open_session(&config.region, &config.http_url, &peers_url, ticket_keys.to_vec());
-    Ok(opened.await?)
+/// Whatever was led under a session that has ended is let go of: the registry may have told others that this
+/// process is gone.
+async fn follow_session(app: App) {
+    let mut session = app.session.clone();
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            () = session.changed() => app.hosts.session_ended().await,
+        }
+    }
 }
 
 /// Tries until it works, saying in `/readyz` why it does not; none when told to stop meanwhile.

@@ -133,6 +133,8 @@ impl Facts<'_> {
             "ops_listen": self.ports.address(&format!("raft-{region}.ops")),
             "peers": peers,
             "bootstrap": node_id(region) == 1,
+            // Shows go to regions that can lead them on only once journals are replicated between regions.
+            "liveness": { "region_timeout_ms": 600_000, "boot_patience_ms": 600_000 },
             "log_format": self.options.log_format,
         })
     }

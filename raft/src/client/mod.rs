@@ -4,12 +4,17 @@
 //! Every command may be repeated, and is, until its deadline; so an error says that the outcome is not
 //! known, or that the registry refused.
 
+mod beat;
 mod follow;
+mod orders;
 mod view;
 
+pub use beat::{BeatError, Beaten};
 pub use view::RegistryView;
 
+pub use crate::liveness::Beat;
 pub use crate::state::{RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
+pub use crate::steward::Mark;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,12 +22,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::proto::registry as proto;
+use common::proto::registry::ownership_client::OwnershipClient;
 use common::proto::registry::registry_client::RegistryClient as GrpcClient;
 use common::{RegionName, ShowId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::service::REFUSAL;
 
 /// Longer than an election takes, so that a caller does not notice one.
 const CALL_DEADLINE: Duration = Duration::from_secs(6);
@@ -37,11 +45,29 @@ pub enum RegistryError {
     Unavailable(String),
     /// Repeating it would be refused again.
     #[error("the registry refuses: {0}")]
-    Refused(String),
+    Refused(Refused),
+}
+
+/// Why the registry will not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refused {
+    /// For programs, such as `not-a-replica`; empty where the request itself was no good.
+    pub code: String,
+    pub reason: String,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        let code = status.metadata().get(REFUSAL).and_then(|code| code.to_str().ok());
+        Self { code: code.unwrap_or_default().to_owned(), reason: status.message().to_owned() }
+    }
 }
 
 struct Voters {
     clients: Vec<GrpcClient<Channel>>,
+    /// The same connections, for who may lead what.
+    owners: Vec<OwnershipClient<Channel>>,
     /// The voter that answered last.
     preferred: AtomicUsize,
 }
@@ -54,9 +80,11 @@ impl RegistryClient {
     /// `urls`: each voter's. Connects when first used; must be called within a tokio runtime.
     pub fn new(urls: &[String]) -> anyhow::Result<Self> {
         anyhow::ensure!(!urls.is_empty(), "the registry needs at least one URL");
-        let client = |url: &String| Ok(GrpcClient::new(common::feed::channel(url)?));
-        let clients = urls.iter().map(client).collect::<anyhow::Result<_>>()?;
-        Ok(Self(Arc::new(Voters { clients, preferred: AtomicUsize::new(0) })))
+        let channels: Vec<Channel> =
+            urls.iter().map(|url| common::feed::channel(url)).collect::<Result<_, _>>()?;
+        let clients = channels.iter().cloned().map(GrpcClient::new).collect();
+        let owners = channels.into_iter().map(OwnershipClient::new).collect();
+        Ok(Self(Arc::new(Voters { clients, owners, preferred: AtomicUsize::new(0) })))
     }
 
     /// Draws the number of a new session, and closes older ones of the same `http_url`.
@@ -141,8 +169,14 @@ impl RegistryClient {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        self.call_one_of(&self.0.clients, send).await
+    }
+
+    async fn call_one_of<C: Clone, T, F>(&self, voters: &[C], send: impl Fn(C) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let deadline = Instant::now() + CALL_DEADLINE;
-        let voters = &self.0.clients;
         let first = self.0.preferred.load(Ordering::Relaxed);
         let mut last = String::new();
         for attempt in 0.. {
@@ -178,7 +212,7 @@ enum Failed {
 impl Failed {
     fn into_error(self) -> RegistryError {
         match self {
-            Self::Answered(status) => RegistryError::Refused(status.message().to_owned()),
+            Self::Answered(status) => RegistryError::Refused(status.into()),
             Self::NoAnswer(why) => RegistryError::Unavailable(why),
         }
     }

@@ -15,7 +15,7 @@ pub struct Format(u16);
 
 impl Format {
     /// The highest this build reads.
-    pub const CURRENT: Self = Self(2);
+    pub const CURRENT: Self = Self(3);
 }
 
 impl From<Format> for u16 {
@@ -103,14 +103,38 @@ pub enum Command {
         region: RegionName,
         incarnation: u64,
     },
+    /// The process has not been heard for too long.
+    CloseSession {
+        no: u64,
+    },
+    /// A planned move that the registry makes by itself: away from a region that drains, or home. Unlike
+    /// after an operator's [`Command::Move`], the show may be taken home again later.
+    Relocate {
+        show: ShowId,
+        to: RegionName,
+        if_epoch: u64,
+    },
     /// Commands that arrived together and share one entry, applied in order; each is answered by itself.
     Batch(Vec<Command>),
 }
 
 impl Command {
+    /// The show that it is about, where it is about one.
+    pub(crate) fn show(&self) -> Option<ShowId> {
+        match self {
+            Self::CreateShow { id: show, .. }
+            | Self::Move { show, .. }
+            | Self::Relocate { show, .. }
+            | Self::ChangeReplicas { show, .. }
+            | Self::Settled { show, .. } => Some(*show),
+            _ => None,
+        }
+    }
+
     fn format(&self) -> u16 {
         match self {
             Self::OpenSession(_) | Self::CreateShow { .. } => 1,
+            Self::CloseSession { .. } | Self::Relocate { .. } => 3,
             Self::Batch(commands) => commands.iter().map(Self::format).max().unwrap_or(1),
             _ => 2,
         }
@@ -145,13 +169,49 @@ pub enum Answer {
     },
     /// Nothing was changed, and repeating it would not help.
     Refused {
+        code: Refusal,
         reason: String,
     },
     Batch(Vec<Answer>),
 }
 
+/// Why a command was refused, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    UnknownRegion,
+    UnknownShow,
+    /// The region is down, or draining where it must not.
+    RegionNotUp,
+    /// The region holds no replica of the show.
+    NotAReplica,
+    /// No other region is up.
+    LastRegion,
+    /// Somebody was faster.
+    EpochPassed,
+    /// Another change of the show's replicas is not settled yet.
+    ChangeUnderWay,
+    /// What was asked cannot be, whatever the state.
+    Unfit,
+}
+
+impl Refusal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownRegion => "unknown-region",
+            Self::UnknownShow => "unknown-show",
+            Self::RegionNotUp => "region-not-up",
+            Self::NotAReplica => "not-a-replica",
+            Self::LastRegion => "last-region",
+            Self::EpochPassed => "epoch-passed",
+            Self::ChangeUnderWay => "change-under-way",
+            Self::Unfit => "unfit",
+        }
+    }
+}
+
 impl Answer {
-    pub(crate) fn refused(reason: impl Into<String>) -> Self {
-        Self::Refused { reason: reason.into() }
+    pub(crate) fn refused(code: Refusal, reason: impl Into<String>) -> Self {
+        Self::Refused { code, reason: reason.into() }
     }
 }

@@ -10,12 +10,13 @@ mod record;
 mod shows;
 mod snapshot;
 
-pub use command::{Answer, Command, Format, OpenSession, Proposal};
+pub use command::{Answer, Command, Format, OpenSession, Proposal, Refusal};
+pub(crate) use ownership::preference;
 pub use record::{Change, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
 pub use shows::{ShowTable, TooManyRegions};
 pub use snapshot::BadSnapshot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{RegionName, ShowId};
 
@@ -36,6 +37,9 @@ pub struct Registry {
     /// The highest session number ever drawn; sessions that closed keep theirs for ever.
     last_session: u64,
     shows: ShowTable,
+    /// Shows that an operator has moved away from home; they stay where they are until somebody or the loss
+    /// of their region moves them again.
+    placed: BTreeSet<ShowId>,
 }
 
 impl Registry {
@@ -55,6 +59,8 @@ impl Registry {
             }
             Command::Settled { show, epoch } => self.settled(*show, *epoch, changes),
             Command::StoreLost { region, incarnation } => self.store_lost(region, *incarnation, changes),
+            Command::CloseSession { no } => self.close_session(*no, changes),
+            Command::Relocate { show, to, if_epoch } => self.relocate(*show, to, *if_epoch, changes),
             Command::Batch(commands) => {
                 Answer::Batch(commands.iter().map(|c| self.apply(index, c, changes)).collect())
             }
@@ -73,7 +79,8 @@ impl Registry {
                 None => region.ticket_keys.push(key.clone()),
                 Some(held) if held == key => {}
                 Some(_) => {
-                    return Answer::refused(format!("the ticket key `{}` is already another", key.kid));
+                    let reason = format!("the ticket key `{}` is already another", key.kid);
+                    return Answer::refused(Refusal::Unfit, reason);
                 }
             }
         }
@@ -102,6 +109,13 @@ impl Registry {
         Answer::Session { no }
     }
 
+    fn close_session(&mut self, no: u64, changes: &mut Vec<Change>) -> Answer {
+        if self.sessions.remove(&no).is_some() {
+            changes.push(Change::SessionClosed(no));
+        }
+        Answer::Session { no }
+    }
+
     fn create_show(
         &mut self,
         id: ShowId,
@@ -113,7 +127,8 @@ impl Registry {
             return Answer::Show(present);
         }
         if !replicas.contains(home) {
-            return Answer::refused(format!("the home region `{home}` is not among the show's replicas"));
+            let reason = format!("the home region `{home}` is not among the show's replicas");
+            return Answer::refused(Refusal::NotAReplica, reason);
         }
         let record = ShowRecord {
             id,
@@ -124,7 +139,7 @@ impl Registry {
             prior: Vec::new(),
         };
         if let Err(error) = self.shows.put(&record) {
-            return Answer::refused(error.to_string());
+            return Answer::refused(Refusal::Unfit, error.to_string());
         }
         changes.push(Change::Show(record.clone()));
         Answer::Show(record)
@@ -147,8 +162,32 @@ impl Registry {
         self.regions.values()
     }
 
+    pub fn region(&self, name: &RegionName) -> Option<&RegionRecord> {
+        self.regions.get(name)
+    }
+
     pub fn knows_region(&self, name: &RegionName) -> bool {
         self.regions.contains_key(name)
+    }
+
+    pub fn session(&self, no: u64) -> Option<&SessionRecord> {
+        self.sessions.get(&no).map(|s| &s.record)
+    }
+
+    /// Whether an operator has put the show where it is.
+    pub fn is_placed(&self, show: ShowId) -> bool {
+        self.placed.contains(&show)
+    }
+
+    /// Looks at up to `limit` shows after `after`, and gives those whose owner and home are `wanted`, and how
+    /// far it has looked; none at the end.
+    pub fn search(
+        &self,
+        after: Option<ShowId>,
+        limit: usize,
+        wanted: impl Fn(&RegionName, &RegionName) -> bool,
+    ) -> (Vec<ShowRecord>, Option<ShowId>) {
+        self.shows.search(after, limit, wanted)
     }
 
     pub fn sessions(&self) -> impl Iterator<Item = &SessionRecord> {

@@ -6,7 +6,7 @@
 
 use common::{RegionName, ShowId};
 
-use super::{Answer, Change, RegionState, Registry, ShowRecord};
+use super::{Answer, Change, Refusal, RegionState, Registry, ShowRecord};
 
 impl Registry {
     /// Lost: its shows go to the other replicas that are up, spread over them. A show without one stays.
@@ -16,29 +16,40 @@ impl Registry {
         };
         if state != RegionState::Down {
             if !self.has_another_up(region) {
-                return Answer::refused(format!("no other region is up to take over from `{region}`"));
+                let reason = format!("no other region is up to take over from `{region}`");
+                return Answer::refused(Refusal::LastRegion, reason);
             }
-            self.set_state(region, RegionState::Down, changes);
+            // What an operator asked for outlasts the outage.
+            let draining = state == RegionState::Draining;
+            self.set_region(region, RegionState::Down, draining, changes);
         }
         let mut shows = 0;
         for id in self.shows.owned_by(region) {
             let Some(mut show) = self.shows.get(id) else { continue };
             let heirs = show.replicas.iter().filter(|r| *r != region && self.is_up(r));
-            let Some(heir) = heirs.max_by_key(|r| (score(id, r), (*r).clone())).cloned() else { continue };
+            let Some(heir) = heirs.max_by_key(|r| (preference(id, r), (*r).clone())).cloned() else {
+                continue;
+            };
             show.owner = heir;
+            self.placed.remove(&id);
             shows += u64::from(self.raise(show, changes).is_ok());
         }
         self.region_answer(region, shows)
     }
 
-    /// Only from `down`: a region that drains stays so until somebody says otherwise.
+    /// Only from `down`: a region that drains stays so until somebody says otherwise, and drains on when it did
+    /// before it went down.
     pub(super) fn region_up(&mut self, region: &RegionName, changes: &mut Vec<Change>) -> Answer {
         match self.regions.get(region).map(|known| known.state) {
             None => unknown(region),
-            Some(RegionState::Draining) => Answer::refused(format!("the region `{region}` is draining")),
+            Some(RegionState::Draining) => {
+                Answer::refused(Refusal::RegionNotUp, format!("the region `{region}` is draining"))
+            }
             Some(RegionState::Up) => self.region_answer(region, 0),
             Some(RegionState::Down) => {
-                self.set_state(region, RegionState::Up, changes);
+                let drains = self.regions.get(region).is_some_and(|known| known.drains);
+                let state = if drains { RegionState::Draining } else { RegionState::Up };
+                self.set_region(region, state, false, changes);
                 self.region_answer(region, 0)
             }
         }
@@ -47,13 +58,13 @@ impl Registry {
     pub(super) fn drain(&mut self, region: &RegionName, changes: &mut Vec<Change>) -> Answer {
         match self.regions.get(region).map(|known| known.state) {
             None => unknown(region),
-            Some(RegionState::Down) => Answer::refused(format!("the region `{region}` is down")),
+            Some(RegionState::Down) => is_down(region),
             Some(RegionState::Draining) => self.region_answer(region, 0),
             Some(RegionState::Up) if !self.has_another_up(region) => {
-                Answer::refused(format!("`{region}` is the last region that is up"))
+                Answer::refused(Refusal::LastRegion, format!("`{region}` is the last region that is up"))
             }
             Some(RegionState::Up) => {
-                self.set_state(region, RegionState::Draining, changes);
+                self.set_region(region, RegionState::Draining, false, changes);
                 self.region_answer(region, 0)
             }
         }
@@ -62,17 +73,38 @@ impl Registry {
     pub(super) fn undrain(&mut self, region: &RegionName, changes: &mut Vec<Change>) -> Answer {
         match self.regions.get(region).map(|known| known.state) {
             None => unknown(region),
-            Some(RegionState::Down) => Answer::refused(format!("the region `{region}` is down")),
+            Some(RegionState::Down) if self.regions.get(region).is_some_and(|known| known.drains) => {
+                self.set_region(region, RegionState::Down, false, changes);
+                self.region_answer(region, 0)
+            }
+            Some(RegionState::Down) => is_down(region),
             Some(RegionState::Up) => self.region_answer(region, 0),
             Some(RegionState::Draining) => {
-                self.set_state(region, RegionState::Up, changes);
+                self.set_region(region, RegionState::Up, false, changes);
                 self.region_answer(region, 0)
             }
         }
     }
 
-    /// Keeps `prior`: a change of replicas that is under way is settled by the new owner.
+    /// An operator's: the show stays there.
     pub(super) fn move_show(
+        &mut self,
+        id: ShowId,
+        to: &RegionName,
+        if_epoch: u64,
+        changes: &mut Vec<Change>,
+    ) -> Answer {
+        let answer = self.relocate(id, to, if_epoch, changes);
+        if let Answer::Show(show) = &answer
+            && show.owner != show.home
+        {
+            self.placed.insert(id);
+        }
+        answer
+    }
+
+    /// Keeps `prior`: a change of replicas that is under way is settled by the new owner.
+    pub(super) fn relocate(
         &mut self,
         id: ShowId,
         to: &RegionName,
@@ -87,12 +119,14 @@ impl Registry {
             return other_epoch(&show, if_epoch);
         }
         if !show.replicas.contains(to) {
-            return Answer::refused(format!("the region `{to}` holds no replica of the show"));
+            let reason = format!("the region `{to}` holds no replica of the show");
+            return Answer::refused(Refusal::NotAReplica, reason);
         }
         if !self.is_up(to) {
-            return Answer::refused(format!("the region `{to}` is not up"));
+            return Answer::refused(Refusal::RegionNotUp, format!("the region `{to}` is not up"));
         }
         show.owner = to.clone();
+        self.placed.remove(&id);
         self.raise(show, changes).map_or_else(|refused| refused, Answer::Show)
     }
 
@@ -116,10 +150,12 @@ impl Registry {
             return other_epoch(&show, if_epoch);
         }
         if !show.prior.is_empty() {
-            return Answer::refused("another change of the show's replicas is not settled yet");
+            let reason = "another change of the show's replicas is not settled yet";
+            return Answer::refused(Refusal::ChangeUnderWay, reason);
         }
         if !set.contains(&show.owner) {
-            return Answer::refused(format!("the owner `{}` is not among the replicas", show.owner));
+            let reason = format!("the owner `{}` is not among the replicas", show.owner);
+            return Answer::refused(Refusal::Unfit, reason);
         }
         if let Some(stranger) = set.iter().find(|region| !self.knows_region(region)) {
             return unknown(stranger);
@@ -137,7 +173,7 @@ impl Registry {
         if !show.prior.is_empty() {
             show.prior.clear();
             if let Err(error) = self.shows.put(&show) {
-                return Answer::refused(error.to_string());
+                return Answer::refused(Refusal::Unfit, error.to_string());
             }
             changes.push(Change::Show(show.clone()));
         }
@@ -174,7 +210,7 @@ impl Registry {
 
     fn raise(&mut self, mut show: ShowRecord, changes: &mut Vec<Change>) -> Result<ShowRecord, Answer> {
         show.epoch += 1;
-        self.shows.put(&show).map_err(|error| Answer::refused(error.to_string()))?;
+        self.shows.put(&show).map_err(|error| Answer::refused(Refusal::Unfit, error.to_string()))?;
         changes.push(Change::Show(show.clone()));
         Ok(show)
     }
@@ -187,9 +223,15 @@ impl Registry {
         self.regions.values().any(|known| known.name != *than && known.state == RegionState::Up)
     }
 
-    fn set_state(&mut self, region: &RegionName, state: RegionState, changes: &mut Vec<Change>) {
+    fn set_region(
+        &mut self,
+        region: &RegionName,
+        state: RegionState,
+        drains: bool,
+        changes: &mut Vec<Change>,
+    ) {
         if let Some(known) = self.regions.get_mut(region) {
-            known.state = state;
+            (known.state, known.drains) = (state, drains);
             changes.push(Change::Region(known.clone()));
         }
     }
@@ -202,21 +244,25 @@ impl Registry {
     }
 }
 
+fn is_down(region: &RegionName) -> Answer {
+    Answer::refused(Refusal::RegionNotUp, format!("the region `{region}` is down"))
+}
+
 fn unknown(region: &RegionName) -> Answer {
-    Answer::refused(format!("the region `{region}` is not known here"))
+    Answer::refused(Refusal::UnknownRegion, format!("the region `{region}` is not known here"))
 }
 
 fn no_show(id: ShowId) -> Answer {
-    Answer::refused(format!("there is no show {id}"))
+    Answer::refused(Refusal::UnknownShow, format!("there is no show {id}"))
 }
 
 fn other_epoch(show: &ShowRecord, asked: u64) -> Answer {
-    Answer::refused(format!("the show is at epoch {}, not {asked}", show.epoch))
+    Answer::refused(Refusal::EpochPassed, format!("the show is at epoch {}, not {asked}", show.epoch))
 }
 
 /// Rendezvous hashing: each show prefers its regions in an order of its own, the same on every voter and
 /// in every build. FNV-1a over the id and the name, finished so that all bits count (splitmix64).
-fn score(id: ShowId, region: &RegionName) -> u64 {
+pub(crate) fn preference(id: ShowId, region: &RegionName) -> u64 {
     let bytes = id.0.as_bytes().iter().chain(region.as_str().as_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -44,6 +44,12 @@ fn command() -> impl Strategy<Value = Command> {
         region().prop_map(|region| Command::Drain { region }),
         region().prop_map(|region| Command::Undrain { region }),
         (show(), region(), low.clone()).prop_map(|(show, to, if_epoch)| Command::Move { show, to, if_epoch }),
+        (show(), region(), low.clone()).prop_map(|(show, to, if_epoch)| Command::Relocate {
+            show,
+            to,
+            if_epoch
+        }),
+        (1_u64..20).prop_map(|no| Command::CloseSession { no }),
         (show(), regions(), low.clone()).prop_map(|(show, replicas, if_epoch)| Command::ChangeReplicas {
             show,
             replicas,
@@ -113,7 +119,7 @@ proptest! {
             prop_assert_eq!(&watcher, &new);
             prop_assert!(Registry::from_bytes(&registry.to_bytes()).unwrap() == registry);
             // Repeating a command that names what it knew changes nothing more.
-            if matches!(command, Command::Move { .. } | Command::ChangeReplicas { .. } | Command::Settled { .. }
+            if matches!(command, Command::Move { .. } | Command::Relocate { .. } | Command::CloseSession { .. } | Command::ChangeReplicas { .. } | Command::Settled { .. }
                 | Command::RegionDown { .. } | Command::Drain { .. } | Command::StoreLost { .. }) {
                 let mut again = registry.clone();
                 again.apply(index, command, &mut Vec::new());

@@ -72,13 +72,16 @@ pub struct RegionRecord {
     /// Of its store: rises when the store is found to have lost its tail.
     #[serde(default)]
     pub incarnation: u64,
+    /// It is down, and drains on when it comes back: somebody has asked for that before.
+    #[serde(default)]
+    pub drains: bool,
     /// All that were ever announced: tickets outlive the key's use.
     pub ticket_keys: Vec<TicketKey>,
 }
 
 impl RegionRecord {
     pub(crate) fn up(name: RegionName) -> Self {
-        Self { name, state: RegionState::Up, incarnation: 0, ticket_keys: Vec::new() }
+        Self { name, state: RegionState::Up, incarnation: 0, drains: false, ticket_keys: Vec::new() }
     }
 }
 

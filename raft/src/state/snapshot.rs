@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use common::RegionName;
+use common::{RegionName, ShowId};
 use serde::{Deserialize, Serialize};
 
 use super::record::RegionRecord;
@@ -30,6 +30,8 @@ struct Head {
     last_session: u64,
     names: Vec<RegionName>,
     sets: Vec<Vec<u8>>,
+    #[serde(default)]
+    placed: Vec<ShowId>,
 }
 
 impl Registry {
@@ -40,6 +42,7 @@ impl Registry {
             last_session: self.last_session,
             names: self.shows.names.clone(),
             sets: self.shows.sets.clone(),
+            placed: self.placed.iter().copied().collect(),
         };
         let head = serde_json::to_vec(&head).expect("plain structs with text keys are always JSON");
         let mut bytes = Vec::with_capacity(18 + head.len() + self.shows.rows.len() * ROW_BYTES);
@@ -101,6 +104,7 @@ impl Registry {
             sessions: head.sessions.into_iter().map(|s| (s.record.no, s)).collect(),
             last_session: head.last_session,
             shows,
+            placed: head.placed.into_iter().collect(),
         })
     }
 }

@@ -164,7 +164,7 @@ fn an_entry_of_an_unknown_format_is_refused_not_skipped() {
     let proposal = Proposal::new(create(ShowId::new(&region("eu")), "eu"));
     let text = serde_json::to_string(&proposal).unwrap();
     assert_eq!(serde_json::from_str::<Proposal>(&text).unwrap(), proposal);
-    assert!(serde_json::from_str::<Proposal>(&text.replace("\"v\":1", "\"v\":3")).is_err());
+    assert!(serde_json::from_str::<Proposal>(&text.replace("\"v\":1", "\"v\":9")).is_err());
     assert!(serde_json::from_str::<Proposal>(&text.replace("create_show", "sink_show")).is_err());
 }
 
@@ -313,4 +313,54 @@ fn new_commands_are_written_in_the_new_format_only() {
     let down = Command::RegionDown { region: region("eu") };
     assert_eq!(format(down.clone()), 2);
     assert_eq!(format(Command::Batch(vec![open("eu", "http://eu", "a"), down])), 2);
+    assert_eq!(format(Command::CloseSession { no: 1 }), 3);
+}
+
+#[test]
+fn what_an_operator_has_placed_stays_and_is_known_in_the_bytes() {
+    let mut registry = three_regions();
+    let [placed, drained] = [(); 2].map(|()| ShowId::new(&region("eu")));
+    for id in [placed, drained] {
+        apply(&mut registry, 10, &create(id, "eu"));
+    }
+    apply(&mut registry, 11, &Command::Move { show: placed, to: region("us"), if_epoch: 1 });
+    apply(&mut registry, 12, &Command::Relocate { show: drained, to: region("us"), if_epoch: 1 });
+    assert!(registry.is_placed(placed) && !registry.is_placed(drained));
+    assert_eq!(Registry::from_bytes(&registry.to_bytes()).unwrap(), registry);
+    let away = |owner: &RegionName, home: &RegionName| owner != home;
+    assert_eq!(registry.search(None, 10, away).0.len(), 2);
+    let (first, next) = registry.search(None, 1, away);
+    assert_eq!((first.len(), next.is_some()), (1, true));
+    assert_eq!(registry.search(Some(first[0].id), 10, away).0.len(), 1);
+    apply(&mut registry, 13, &Command::RegionDown { region: region("us") });
+    assert!(!registry.is_placed(placed), "the loss of its region has moved it");
+    let back =
+        Command::Move { show: drained, to: region("eu"), if_epoch: registry.show(drained).unwrap().epoch };
+    apply(&mut registry, 14, &back);
+    assert!(!registry.is_placed(drained), "home is no place of its own");
+}
+
+#[test]
+fn a_region_that_drained_when_it_was_lost_drains_on() {
+    let mut registry = three_regions();
+    let state = |registry: &Registry| registry.region(&region("eu")).unwrap().state;
+    apply(&mut registry, 10, &Command::Drain { region: region("eu") });
+    apply(&mut registry, 11, &Command::RegionDown { region: region("eu") });
+    let mut undrained = registry.clone();
+    apply(&mut registry, 12, &Command::RegionUp { region: region("eu") });
+    assert_eq!(state(&registry), RegionState::Draining);
+    apply(&mut undrained, 12, &Command::Undrain { region: region("eu") });
+    assert_eq!(state(&undrained), RegionState::Down);
+    apply(&mut undrained, 13, &Command::RegionUp { region: region("eu") });
+    assert_eq!(state(&undrained), RegionState::Up);
+    assert!(is_refused(&mut registry, &Command::RegionUp { region: region("eu") }), "it drains");
+}
+
+#[test]
+fn a_closed_session_is_gone_and_closing_it_again_does_nothing() {
+    let mut registry = three_regions();
+    let no = registry.sessions().next().unwrap().no;
+    let (_, changes) = apply(&mut registry, 10, &Command::CloseSession { no });
+    assert_eq!((changes, registry.session(no)), (vec![Change::SessionClosed(no)], None));
+    assert_eq!(apply(&mut registry, 11, &Command::CloseSession { no }).1, []);
 }

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::projection::{Nudge, Projector};
 use crate::relay::Relay;
 use crate::replicas::peers::Peers;
+use crate::session::Session;
 use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
 
 /// Seats in a row of the shows that are sold.
@@ -46,11 +47,17 @@ impl Marquee {
         let hosts = Hosts::new(Means {
             region: region.clone(),
             // Later than any other that led shows here.
-            session: Timestamp::now().as_microsecond().unsigned_abs(),
+            session: Session::fixed(Timestamp::now().as_microsecond().unsigned_abs()),
             journal: journal.clone(),
             writer: Writer::start(pool.clone(), metrics.clone()),
             store: Own { pool: pool.clone(), region: region.clone(), view: view.clone() },
-            peers: Peers::new(region.clone(), 1, Arc::new(|_| Vec::new()), metrics.clone(), stop.clone()),
+            peers: Peers::new(
+                region.clone(),
+                Session::fixed(1),
+                Arc::new(|_| Vec::new()),
+                metrics.clone(),
+                stop.clone(),
+            ),
             alone: true,
             registry,
             view: view.clone(),

@@ -65,7 +65,10 @@ pub(super) async fn lead(hosts: &Hosts, show: ShowId, first: Option<Group>) -> R
         if record.owner != means.region {
             return Err(HostError::NotOwner { owner: record.owner, epoch: record.epoch });
         }
-        let ballot = Ballot { epoch: record.epoch, session: means.session, attempt: means.attempts.next() };
+        let Some(session) = means.session.no() else {
+            return Err(HostError::Unavailable("the registry knows no session of this process".into()));
+        };
+        let ballot = Ballot { epoch: record.epoch, session, attempt: means.attempts.next() };
         let epoch = record.epoch;
         match try_once(hosts, record, ballot, first.clone(), deadline).await {
             Ok(host) => return Ok(host),

@@ -33,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::projection::Nudge;
 use crate::relay::Relay;
 use crate::replicas::peers::Peers;
+use crate::session::Session;
 use crate::show::{Asked, Group, Refusal, Show};
 
 /// A full mailbox answers "busy" instead of waiting for ever.
@@ -45,7 +46,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
 pub struct Means {
     pub region: RegionName,
     /// This process's life, as the registry numbered it.
-    pub session: u64,
+    pub session: Session,
     pub journal: Journal,
     pub writer: Writer,
     /// The same journals, by the replica's rules.
@@ -223,6 +224,15 @@ impl Hosts {
     /// Lets go of every show; their tasks end once nobody holds a handle any more.
     pub fn retire(&self) {
         self.active().clear();
+    }
+
+    /// The registry has ended the session under which shows are led here: none is any more.
+    pub async fn session_ended(&self) {
+        self.retire();
+        while self.0.means.peers.session_gone() {
+            // Somebody's inbox was full.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn active(&self) -> std::sync::MutexGuard<'_, HashMap<ShowId, Arc<OnceCell<Host>>>> {

@@ -30,6 +30,7 @@ use crate::host::Hosts;
 use crate::journal::{Ballot, Journal};
 use crate::live::{Delta, Live};
 use crate::metrics::Metrics;
+use crate::session::Session;
 use copy::{Copy, Heard};
 use message::Message;
 
@@ -66,7 +67,7 @@ struct Inner {
 /// What the relay needs of its process.
 pub struct Means {
     pub region: RegionName,
-    pub session: u64,
+    pub session: Session,
     pub journal: Journal,
     pub view: RegistryView,
     pub metrics: Metrics,
@@ -266,14 +267,14 @@ impl Inner {
         let claim = tokio::time::timeout(PATIENCE, get.query_async::<Option<String>>(&mut connection)).await;
         let claim = claim.map_err(|_| ())?.map_err(|_| ())?;
         let ballot = claim.and_then(|text| message::read_ballot(&text));
-        Ok(ballot.filter(|ballot| ballot.session != self.means.session))
+        Ok(ballot.filter(|ballot| Some(ballot.session) != self.means.session.no()))
     }
 
     /// The ballot that the journal last promised to another process; `alive`: one that the registry knows.
     async fn promised(&self, show: ShowId, alive: bool) -> Option<Ballot> {
         let ballot = self.means.journal.promised(show).await.ok()??;
         let known = || self.means.view.sessions().iter().any(|session| session.no == ballot.session);
-        (ballot.session != self.means.session && (!alive || known())).then_some(ballot)
+        (Some(ballot.session) != self.means.session.no() && (!alive || known())).then_some(ballot)
     }
 
     /// Starts a copy, once.

@@ -24,6 +24,7 @@ use super::wire::{self, MESSAGE_BYTES_AIM, MESSAGE_BYTES_MAX, MESSAGE_PARTS_MAX}
 use super::{Regional, Reply, Request, proto};
 use crate::metrics::Metrics;
 use crate::replication::Kind;
+use crate::session::Session;
 
 /// What one show's try may have unread; more is dropped and asked for again.
 const INBOX: usize = 256;
@@ -70,7 +71,7 @@ pub struct Peers(Arc<Inner>);
 
 struct Inner {
     own: RegionName,
-    session: u64,
+    session: Session,
     endpoints: Endpoints,
     metrics: Metrics,
     stop: CancellationToken,
@@ -115,7 +116,7 @@ impl Peers {
     /// `session`: this process's own. Connects to a region when something is first sent there.
     pub fn new(
         own: RegionName,
-        session: u64,
+        session: Session,
         endpoints: Endpoints,
         metrics: Metrics,
         stop: CancellationToken,
@@ -380,8 +381,8 @@ async fn open(peers: &Peers, lane: &Lane, url: &str) -> Result<Opened, Ended> {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let (requests, stream) = mpsc::channel(IN_FLIGHT);
-    let hello =
-        wire::Hello { from: peers.0.own.clone(), to: lane.to.clone(), session: peers.0.session, heard: None };
+    let session = peers.0.session.no().unwrap_or_default();
+    let hello = wire::Hello { from: peers.0.own.clone(), to: lane.to.clone(), session, heard: None };
     let first = proto::Requests { hello: Some(hello.into()), ..proto::Requests::default() };
     requests.try_send(first).map_err(|_| Ended::Closed)?;
     let mut answers = client.exchange(ReceiverStream::new(stream)).await?.into_inner();

@@ -1,0 +1,214 @@
+//! The leader's housekeeping: notes the processes' beats, and carries out what the rules of [`crate::liveness`]
+//! and [`crate::moves`] find due.
+//!
+//! Invariant: only the registry's leader acts, and at its own election it forgets what it heard before.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use common::{BootTime, RegionName};
+use futures::future::join_all;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::Moves;
+use crate::liveness::{Beat, Liveness, Patience};
+use crate::metrics::Metrics;
+use crate::moves::{Allowance, Due, Search};
+use crate::node::Node;
+use crate::state::{Answer, Command, RegionRecord};
+
+const TICK: Duration = Duration::from_millis(100);
+/// After a look at all shows that found nothing to move.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How far a region's store is, as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub system: u64,
+    pub timeline: u32,
+    pub flushed: u64,
+}
+
+/// What was heard of processes.
+pub struct Ears {
+    liveness: Mutex<Liveness>,
+    /// Of each region's store, with the incarnation it is of.
+    highest: Mutex<BTreeMap<RegionName, (u64, Mark)>>,
+}
+
+impl Ears {
+    pub fn new(patience: Patience) -> Self {
+        Self { liveness: Mutex::new(Liveness::new(patience)), highest: Mutex::default() }
+    }
+
+    pub fn heard(&self, session: u64, region: &RegionName, beat: Beat) {
+        self.liveness().heard(session, region, beat, BootTime::now());
+    }
+
+    /// The highest mark heard of the region's store, this one included. Beats of several processes overtake
+    /// each other, so that a lower one proves nothing here; but what a process reads *after* it was told
+    /// this one must not be lower.
+    pub fn highest(&self, region: &RegionRecord, mark: Option<Mark>) -> Option<Mark> {
+        let mut highest = self.highest.lock().expect("no code panics while holding it");
+        let held = highest.get(&region.name).filter(|(incarnation, _)| *incarnation == region.incarnation);
+        let held = held.map(|(_, mark)| *mark);
+        let next = match (held, mark) {
+            (Some(held), Some(mark)) if held.system == mark.system => {
+                if (mark.timeline, mark.flushed) > (held.timeline, held.flushed) { mark } else { held }
+            }
+            // Another system is what the process itself must notice.
+            (Some(held), _) => held,
+            (None, mark) => mark?,
+        };
+        highest.insert(region.name.clone(), (region.incarnation, next));
+        Some(next)
+    }
+
+    fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().expect("no code panics while holding it")
+    }
+}
+
+/// Tokens that come in at a rate.
+#[derive(Default)]
+struct Bucket(f64);
+
+impl Bucket {
+    fn fill(&mut self, per_sec: u32) -> usize {
+        let per_sec = f64::from(per_sec);
+        self.0 = (self.0 + per_sec * TICK.as_secs_f64()).min(per_sec.max(1.0));
+        self.0 as usize
+    }
+
+    fn take(&mut self, count: usize) {
+        self.0 -= count as f64;
+    }
+}
+
+/// Runs until dropped.
+pub async fn run(node: Arc<Node>, moves: Moves, metrics: Metrics) -> std::convert::Infallible {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reign = None;
+    let mut mover = Mover::new(moves);
+    loop {
+        tick.tick().await;
+        let term = node.metrics().current_term;
+        let now = (node.leader() == Some(node.id())).then_some(term);
+        if now != reign {
+            reign = now;
+            node.ears().liveness().restart();
+        }
+        if reign.is_none() {
+            continue;
+        }
+        let due = {
+            let applied = node.registry().read();
+            node.ears().liveness().due(&applied.registry, BootTime::now())
+        };
+        join_all(due.into_iter().map(|command| carry_out(&node, &metrics, command, "lost"))).await;
+        mover.go_on(&node, &metrics).await;
+    }
+}
+
+async fn carry_out(node: &Node, metrics: &Metrics, command: Command, reason: &str) {
+    let told = command.clone();
+    match node.propose(command).await {
+        Ok(Answer::Refused { reason, .. }) => tracing::info!(command = ?told, reason, "not needed any more"),
+        Ok(Answer::Region { region, shows }) => {
+            tracing::warn!(region = %region.name, state = %region.state, shows, "a region's state has changed");
+            metrics.owner_changes.with_label_values(&[reason]).inc_by(shows);
+        }
+        Ok(Answer::Session { no }) => {
+            tracing::warn!(session = no, "a process was not heard; its session ended")
+        }
+        Ok(Answer::Show(show)) => {
+            tracing::info!(show = %show.id, owner = %show.owner, epoch = show.epoch, reason, "moved");
+            metrics.owner_changes.with_label_values(&[reason]).inc();
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(command = ?told, %error, "not carried out yet"),
+    }
+}
+
+struct Mover {
+    moves: Moves,
+    search: Search,
+    drain: Bucket,
+    home: Bucket,
+    /// Until then a whole look has found nothing.
+    rest_until: BootTime,
+    found: bool,
+}
+
+impl Mover {
+    fn new(moves: Moves) -> Self {
+        let (drain, home) = (Bucket::default(), Bucket::default());
+        let rest_until = BootTime::default();
+        Self { moves, search: Search::default(), drain, home, rest_until, found: false }
+    }
+
+    async fn go_on(&mut self, node: &Node, metrics: &Metrics) {
+        let now = BootTime::now();
+        let allowance = Allowance {
+            drain: self.drain.fill(self.moves.drain_per_sec),
+            home: self.home.fill(self.moves.home_per_sec),
+        };
+        if now < self.rest_until {
+            return;
+        }
+        let Due { away, home, ended } = {
+            let applied = node.registry().read();
+            let liveness = node.ears().liveness();
+            let settled = Duration::from_millis(self.moves.home_after_ms);
+            let is_well = |region: &RegionName| liveness.is_well(region, now);
+            let is_settled =
+                |region: &RegionName| liveness.well_for(region, now).is_some_and(|well| well >= settled);
+            self.search.due(&applied.registry, allowance, is_well, is_settled)
+        };
+        self.drain.take(away.len());
+        self.home.take(home.len());
+        self.found |= !(away.is_empty() && home.is_empty());
+        if ended && !std::mem::take(&mut self.found) {
+            self.rest_until = now + LOOK_AGAIN;
+        }
+        let away = away.into_iter().map(|command| carry_out(node, metrics, command, "drained"));
+        let home = home.into_iter().map(|command| carry_out(node, metrics, command, "home"));
+        futures::future::join(join_all(away), join_all(home)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_mark_is_kept_until_the_store_is_another() {
+        let ears = Ears::new(crate::config::Config::default().patience());
+        let mut region = RegionRecord::up("eu".parse().unwrap());
+        let mark = |timeline, flushed| Some(Mark { system: 7, timeline, flushed });
+        assert_eq!(ears.highest(&region, None), None);
+        assert_eq!(ears.highest(&region, mark(1, 100)), mark(1, 100));
+        assert_eq!(ears.highest(&region, mark(1, 90)), mark(1, 100));
+        assert_eq!(ears.highest(&region, None), mark(1, 100));
+        assert_eq!(ears.highest(&region, mark(2, 50)), mark(2, 50), "a later timeline");
+        region.incarnation += 1;
+        assert_eq!(ears.highest(&region, mark(1, 10)), mark(1, 10), "what was lost no longer counts");
+    }
+
+    #[test]
+    fn a_bucket_gives_what_its_rate_allows() {
+        let mut bucket = Bucket::default();
+        let mut taken = 0;
+        for _ in 0..100 {
+            let now = bucket.fill(7);
+            bucket.take(now);
+            taken += now;
+        }
+        assert!((69..=70).contains(&taken), "{taken}");
+        assert_eq!(Bucket::default().fill(0), 0);
+        let mut idle = Bucket::default();
+        assert_eq!((0..100).map(|_| idle.fill(7)).max(), Some(7), "a second's worth is kept");
+    }
+}

@@ -1,0 +1,190 @@
+//! This process's place in the registry: a session for each of its lives (R6), and beats that keep it.
+//!
+//! Invariants: a beat says "healthy" only when a write of this process to its own Postgres has been committed
+//! since the beat before (R7); a session that the registry has ended is never used again: whatever was led
+//! under it is let go of, and another session is opened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::RegionName;
+use common::proto::registry::TicketKey;
+use deadpool_postgres::Pool;
+use raft::client::{Beat, BeatError, RegistryClient, RegistryError};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A third of the registry's patience with a process, so that one may be lost.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+const BEAT_DEADLINE: Duration = Duration::from_millis(1200);
+/// More often than beats, so that a beat rarely finds none since the last.
+const WRITE_EVERY: Duration = Duration::from_millis(350);
+/// A commit that takes longer is none.
+const WRITE_DEADLINE: Duration = Duration::from_secs(1);
+const REOPEN_AFTER: Duration = Duration::from_millis(200);
+
+/// The number that stands for no session; the registry draws none such.
+const NONE: u64 = 0;
+
+/// The session of this process, as it is now. Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Session(watch::Receiver<u64>);
+
+impl Session {
+    /// One that never ends; for those without a registry.
+    pub fn fixed(no: u64) -> Self {
+        Self(watch::channel(no).1)
+    }
+
+    /// None while the registry has ended one and another is not open yet: then nothing may be led.
+    pub fn no(&self) -> Option<u64> {
+        Some(*self.0.borrow()).filter(|no| *no != NONE)
+    }
+
+    /// Waits until it is another one than when last asked here, or none.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Whoever kept it is gone, and the process with it.
+            std::future::pending().await
+        }
+    }
+}
+
+/// Whether the region's journals lack nothing that is known to be committed: until then a region that was down
+/// does not count as up. Cheap to clone; whoever brings journals up to date says so here.
+#[derive(Clone)]
+pub struct CaughtUp(Arc<AtomicBool>);
+
+impl Default for CaughtUp {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl CaughtUp {
+    pub fn set(&self, caught_up: bool) {
+        self.0.store(caught_up, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is announced of this process.
+#[derive(Clone)]
+pub struct Announced {
+    pub region: RegionName,
+    pub http_url: String,
+    /// Where other regions' processes reach it for replication; empty: nowhere.
+    pub replication_url: String,
+    pub ticket_keys: Vec<TicketKey>,
+}
+
+impl Announced {
+    pub async fn open(&self, registry: &RegistryClient) -> Result<u64, RegistryError> {
+        let keys = self.ticket_keys.clone();
+        registry.open_session(&self.region, &self.http_url, &self.replication_url, keys).await
+    }
+}
+
+/// Keeps the session.
+pub struct Keeper {
+    pub registry: RegistryClient,
+    pub announced: Announced,
+    /// Of one connection, for nothing else: a busy pool is not a sick Postgres.
+    pub pool: Pool,
+    pub caught_up: CaughtUp,
+}
+
+impl Keeper {
+    /// Starts beating for the session `no`, until `stop`.
+    pub fn start(self, no: u64, stop: CancellationToken) -> Session {
+        let (session, seen) = watch::channel(no);
+        let written = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            pool: self.pool.clone(),
+            process: self.announced.http_url.clone(),
+            written: written.clone(),
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                never = writer.run() => match never {},
+                never = self.run(&session, &written) => match never {},
+            }
+            // Readers keep the last number: what is still being answered was led under it.
+        });
+        Session(seen)
+    }
+
+    async fn run(&self, session: &watch::Sender<u64>, written: &AtomicU64) -> std::convert::Infallible {
+        let mut tick = interval(BEAT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = 0;
+        loop {
+            tick.tick().await;
+            let now = written.load(Ordering::Relaxed);
+            let beat = Beat { healthy: now > told, caught_up: self.caught_up.get() };
+            let no = *session.borrow();
+            match self.registry.beat(no, &self.announced.region, beat, None, BEAT_DEADLINE).await {
+                Ok(_) => told = now,
+                Err(BeatError::Unheard(why)) => {
+                    tracing::warn!(why, "the registry does not hear this process")
+                }
+                Err(BeatError::Ended) => {
+                    tracing::warn!(session = no, "the registry has ended this process's session");
+                    session.send_replace(NONE);
+                    session.send_replace(self.reopen().await);
+                }
+            }
+        }
+    }
+
+    async fn reopen(&self) -> u64 {
+        loop {
+            match self.announced.open(&self.registry).await {
+                Ok(no) => {
+                    tracing::info!(session = no, "opened another session");
+                    return no;
+                }
+                Err(error) => tracing::warn!(%error, "cannot open another session yet"),
+            }
+            sleep(REOPEN_AFTER).await;
+        }
+    }
+}
+
+/// Writes the process's row again and again.
+struct Writer {
+    pool: Pool,
+    process: String,
+    written: Arc<AtomicU64>,
+}
+
+impl Writer {
+    async fn run(&self) -> std::convert::Infallible {
+        loop {
+            match timeout(WRITE_DEADLINE, self.write()).await {
+                Ok(Ok(())) => {
+                    self.written.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the database takes no write"),
+                Err(_) => tracing::warn!("the database does not commit in time"),
+            }
+            sleep(WRITE_EVERY).await;
+        }
+    }
+
+    async fn write(&self) -> anyhow::Result<()> {
+        let client = self.pool.get().await?;
+        let upsert = "INSERT INTO beats (process, beats, beaten_at) VALUES ($1, 1, now())
+                      ON CONFLICT (process) DO UPDATE
+                          SET beats = beats.beats + 1, beaten_at = excluded.beaten_at";
+        let statement = client.prepare_cached(upsert).await?;
+        client.execute(&statement, &[&self.process]).await?;
+        Ok(())
+    }
+}
