@@ -7,7 +7,7 @@
 use std::ops::DerefMut;
 use std::time::Duration;
 
-use deadpool_postgres::{Config, ManagerConfig, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Config, Hook, ManagerConfig, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::NoTls;
 
 #[cfg(feature = "testing")]
@@ -82,6 +82,11 @@ impl Schema {
 
 /// A pool whose connections say who they are and never trust without `synchronous_commit`.
 pub fn pool(url: &str, max_size: usize) -> anyhow::Result<Pool> {
+    pool_with(url, max_size, None)
+}
+
+/// As [`pool`]; `on_connect` looks at each new connection before anybody gets it.
+pub fn pool_with(url: &str, max_size: usize, on_connect: Option<Hook>) -> anyhow::Result<Pool> {
     let mut config = Config::new();
     config.url = Some(url.to_owned());
     config.options = Some("-c synchronous_commit=on -c statement_timeout=30000".to_owned());
@@ -97,7 +102,10 @@ pub fn pool(url: &str, max_size: usize) -> anyhow::Result<Pool> {
     };
     config.pool = Some(pool);
     // The error's text could carry the URL and with it a password.
-    config
-        .create_pool(Some(Runtime::Tokio1), NoTls)
-        .map_err(|_| anyhow::anyhow!("the Postgres URL is not usable"))
+    let unusable = || anyhow::anyhow!("the Postgres URL is not usable");
+    let mut builder = config.builder(NoTls).map_err(|_| unusable())?.runtime(Runtime::Tokio1);
+    if let Some(hook) = on_connect {
+        builder = builder.post_create(hook);
+    }
+    builder.build().map_err(|_| unusable())
 }

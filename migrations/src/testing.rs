@@ -108,9 +108,66 @@ impl TestPostgres {
         panic!("Postgres did not start again; its log is {}", read_log(self.folder.path()));
     }
 
+    /// Stops the server, keeps a copy of its data as it is now, and starts it again. Blocks the thread.
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.stop();
+        let kept = tempfile::Builder::new().prefix("marquee-pg-kept-").tempdir().expect("a temporary folder");
+        copy_folder(&self.folder.path().join("data"), &kept.path().join("data"), self.user);
+        self.start_again();
+        Snapshot(kept)
+    }
+
+    /// Stops the server and starts it on the data of `snapshot`, as who restores a disk does. Blocks the thread.
+    pub fn go_back_to(&mut self, snapshot: &Snapshot) {
+        self.stop();
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&data).expect("the test's own folder");
+        copy_folder(&snapshot.0.path().join("data"), &data, self.user);
+        self.start_again();
+    }
+
+    fn stop(&mut self) {
+        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // Fast shutdown: sessions are ended, all is written.
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        }
+        self.server.wait().expect("a child can be waited for");
+    }
+
+    fn start_again(&mut self) {
+        let data = self.folder.path().join("data");
+        let bin = find_binaries();
+        self.server = launch(&bin, &data, self.user, self.folder.path(), self.port, self.options);
+        assert!(ready(&bin, self.port, &mut self.server), "its log is {}", read_log(self.folder.path()));
+    }
+
     /// The server's process, for tests that stop it on purpose.
     pub fn pid(&self) -> u32 {
         self.server.id()
+    }
+}
+
+/// A server's data at one moment.
+pub struct Snapshot(tempfile::TempDir);
+
+fn copy_folder(from: &Path, to: &Path, user: Option<(u32, u32)>) {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(to).expect("a new folder");
+    if let Some((uid, gid)) = user {
+        chown(to, Some(uid), Some(gid)).expect("root may give a folder away");
+    }
+    for entry in std::fs::read_dir(from).expect("a server's folder") {
+        let entry = entry.expect("a server that is stopped changes nothing");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("it is there").is_dir() {
+            copy_folder(&entry.path(), &target, user);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("room for a small database");
+            if let Some((uid, gid)) = user {
+                chown(&target, Some(uid), Some(gid)).expect("root may give a file away");
+            }
+        }
     }
 }
 

@@ -14,14 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::host::{Host, HostError, Hosts, Means, Own};
+use crate::host::{Host, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::payments::Provider;
 use crate::projection::Nudge;
 use crate::relay::{self, Relay};
+use crate::replicas::guard::Guard;
 use crate::replicas::peers::{self, Peers};
+use crate::replicas::{Membership, ReplicaStore, store};
 use crate::reservations::origin::Origins;
 use crate::session::{CaughtUp, Session};
 use crate::tickets::TicketKeys;
@@ -32,6 +34,8 @@ pub struct App(Arc<Inner>);
 pub struct Inner {
     pub config: Config,
     pub pool: Pool,
+    /// This region's replicas of shows' journals.
+    pub replicas: ReplicaStore,
     pub authority: Arc<Authority>,
     pub global: Channel,
     pub registry: RegistryClient,
@@ -57,6 +61,8 @@ pub struct Inner {
 pub struct Parts {
     pub config: Config,
     pub pool: Pool,
+    /// The one that looks at the pool's connections.
+    pub guard: Guard,
     pub authority: Arc<Authority>,
     pub global: Channel,
     pub registry: RegistryClient,
@@ -95,6 +101,7 @@ impl App {
         let Parts {
             config,
             pool,
+            guard,
             authority,
             global,
             registry,
@@ -123,12 +130,21 @@ impl App {
             metrics.clone(),
             stop.clone(),
         );
+        let standings =
+            Membership { region: config.region.clone(), view: view.clone(), registry: registry.clone() };
+        let replicas = ReplicaStore::start(store::Means {
+            pool: pool.clone(),
+            guard,
+            standings: Arc::new(standings),
+            metrics: metrics.replicas.clone(),
+            wanted: Default::default(),
+        });
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
             session: session.clone(),
             journal: Journal::new(pool.clone()),
             writer: Writer::start(pool.clone(), metrics.clone()),
-            store: Own { pool: pool.clone(), region: config.region.clone(), view: view.clone() },
+            store: replicas.clone(),
             peers,
             alone: true,
             registry: registry.clone(),
@@ -145,6 +161,7 @@ impl App {
         Self(Arc::new(Inner {
             config,
             pool,
+            replicas,
             authority,
             global,
             registry,

@@ -120,7 +120,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) -> anyhow::Result<()> {
     let [postgres, registered, feed] = needs;
     let listener = tokio::net::TcpListener::bind(&config.listen).await.context("the HTTP port")?;
-    let pool = migrations::pool(config.postgres_url.reveal(), config.postgres_connections)?;
+    let replication =
+        replicas::run::bind(&config.replication.listen).context("the port for other regions")?;
+    let guard = replicas::guard::Guard::default();
+    let (url, connections) = (config.postgres_url.reveal(), config.postgres_connections);
+    let pool = migrations::pool_with(url, connections, Some(guard.hook()))?;
     let Some(()) = until(&stop, &postgres, || Schema::Regional.check(&pool)).await else { return Ok(()) };
     let authority = Authority::new(config.issuer.clone());
     following::load_last(&pool, &authority).await.context("what was last heard from global")?;
@@ -159,6 +163,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let app = App::new(Parts {
         config,
         pool: pool.clone(),
+        guard,
         authority,
         global,
         registry,
@@ -170,6 +175,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         metrics,
         stop: stop.clone(),
     });
+    replicas::run::start(&app, replication);
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
     tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));

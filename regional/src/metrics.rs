@@ -4,6 +4,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::replicas::metrics::ReplicaMetrics;
 use crate::show::PaymentStatus;
 
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub struct Metrics {
     pub seat_maps: SeatMaps,
     pub relay: RelayMetrics,
     pub replication: ReplicationMetrics,
+    pub replicas: ReplicaMetrics,
     /// Commands decided, by result.
     pub commands: IntCounterVec,
     /// Append statements, by result.
@@ -196,6 +198,7 @@ impl Metrics {
                 fallback: relayed.with_label_values(&["fallback"]),
             },
             replication: ReplicationMetrics::new(registry)?,
+            replicas: ReplicaMetrics::new(registry)?,
             commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
             journal_batch_shows: histogram(

@@ -105,6 +105,7 @@ impl TestRegion {
         let app = App::new(Parts {
             config,
             pool: database.pool.clone(),
+            guard: Default::default(),
             authority: authority.clone(),
             global: common::feed::channel(&url).unwrap(),
             view: registry.watch(CancellationToken::new()),

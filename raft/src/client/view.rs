@@ -70,6 +70,11 @@ impl RegistryView {
         self.read().regions.values().cloned().collect()
     }
 
+    /// Of a region's store, as last heard; 0 for a region that never lost anything.
+    pub fn incarnation(&self, region: &RegionName) -> u64 {
+        self.read().regions.get(region).map_or(0, |region| region.incarnation)
+    }
+
     /// Whether a whole snapshot has arrived; stays so when the watch is interrupted, see [`Self::age`].
     pub fn is_synced(&self) -> bool {
         *self.0.synced.borrow()

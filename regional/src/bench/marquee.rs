@@ -9,12 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Booking, Design, Outcome, SEATS_A_BOOKING};
 use crate::halls::layout::SeatType;
-use crate::host::{Answer, HostError, Hosts, Means, Own};
+use crate::host::{Answer, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::metrics::Metrics;
 use crate::projection::{Nudge, Projector};
 use crate::relay::Relay;
+use crate::replicas::guard::Guard;
 use crate::replicas::peers::Peers;
+use crate::replicas::recovery::Wanted;
+use crate::replicas::{Membership, ReplicaStore, store};
 use crate::session::Session;
 use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
 
@@ -44,13 +47,21 @@ impl Marquee {
         let view = registry.watch(stop.clone());
         let (journal, nudge) = (Journal::new(pool.clone()), Nudge::default());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
+        let standings = Membership { region: region.clone(), view: view.clone(), registry: registry.clone() };
+        let store = ReplicaStore::start(store::Means {
+            pool: pool.clone(),
+            guard: Guard::default(),
+            standings: Arc::new(standings),
+            metrics: metrics.replicas.clone(),
+            wanted: Wanted::default(),
+        });
         let hosts = Hosts::new(Means {
             region: region.clone(),
             // Later than any other that led shows here.
             session: Session::fixed(Timestamp::now().as_microsecond().unsigned_abs()),
             journal: journal.clone(),
             writer: Writer::start(pool.clone(), metrics.clone()),
-            store: Own { pool: pool.clone(), region: region.clone(), view: view.clone() },
+            store,
             peers: Peers::new(
                 region.clone(),
                 Session::fixed(1),

@@ -8,14 +8,11 @@
 mod clock;
 mod decided;
 mod lead;
-mod own;
 mod refused;
 mod task;
 mod tenure;
 #[cfg(test)]
 pub(crate) mod tests;
-
-pub use own::Own;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -32,6 +29,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::projection::Nudge;
 use crate::relay::Relay;
+use crate::replicas::ReplicaStore;
 use crate::replicas::peers::Peers;
 use crate::session::Session;
 use crate::show::{Asked, Group, Refusal, Show};
@@ -50,7 +48,7 @@ pub struct Means {
     pub journal: Journal,
     pub writer: Writer,
     /// The same journals, by the replica's rules.
-    pub store: Own,
+    pub store: ReplicaStore,
     pub peers: Peers,
     /// No other region answers yet: the own store is every show's whole quorum.
     pub alone: bool,

@@ -305,11 +305,11 @@ impl Tenure {
         let (store, show) = (self.hosts.0.means.store.clone(), self.show);
         let (inbox, own) = (self.route.inbox(), self.term().own.clone());
         tokio::spawn(async move {
-            let heard = match store.handle(show, request).await {
-                Ok(reply) => Heard::Answer { from: own, reply },
-                Err(why) => {
+            let heard = match store.ask(show, request).await {
+                Some(told) => Heard::Answer { from: own, reply: told.reply },
+                None => {
                     sleep(OWN_PAUSE).await;
-                    Heard::OwnSilent(why)
+                    Heard::OwnSilent("the own store's outcome is not known".into())
                 }
             };
             // Nobody listens once the try is over.

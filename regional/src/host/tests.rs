@@ -40,6 +40,7 @@ pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
     App::new(Parts {
         config,
         pool: migrations::pool(url, 8).unwrap(),
+        guard: Default::default(),
         authority: Authority::new("marquee"),
         global: common::feed::channel("http://127.0.0.1:1").unwrap(),
         view: registry.watch(CancellationToken::new()),

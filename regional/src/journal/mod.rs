@@ -15,3 +15,4 @@ pub mod years;
 pub use entry::{Ballot, Entry, Head, Stored, chain};
 pub use store::{Attempts, Journal, JournalError};
 pub use writer::{Append, Appended, Writer};
+pub(crate) use {store::describe, writer::surely_rolled_back};

@@ -46,7 +46,7 @@ impl From<deadpool_postgres::PoolError> for JournalError {
 }
 
 /// The error with its cause; tokio-postgres' own text is only "db error".
-pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     error
         .as_db_error()
         .map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message()))
@@ -85,11 +85,13 @@ impl Journal {
         Self { pool }
     }
 
-    /// Makes an empty journal; a repeat changes nothing.
-    pub async fn create(&self, show: ShowId) -> Result<(), JournalError> {
-        let insert = "INSERT INTO show_head (show_id, promised_epoch, promised_session, promised_attempt)
-                      VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING";
-        self.pool.get().await?.execute(insert, &[&show.0]).await?;
+    /// Makes the empty journal of a show that was registered in this `incarnation` of the store, or later; a
+    /// repeat changes nothing.
+    pub async fn create(&self, show: ShowId, incarnation: u64) -> Result<(), JournalError> {
+        let insert = "INSERT INTO show_head (show_id, promised_epoch, promised_session, promised_attempt,
+                                             incarnation)
+                      VALUES ($1, 0, 0, 0, $2) ON CONFLICT DO NOTHING";
+        self.pool.get().await?.execute(insert, &[&show.0, &big(incarnation)]).await?;
         Ok(())
     }
 

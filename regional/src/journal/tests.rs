@@ -24,7 +24,7 @@ fn show_of(year: i16) -> ShowId {
 
 /// A journal of `entries` entries, of which the first creates the show.
 async fn write(journal: &Journal, writer: &Writer, show: ShowId, entries: u64) {
-    journal.create(show).await.unwrap();
+    journal.create(show, 0).await.unwrap();
     let ballot = Ballot { epoch: 1, session: 1, attempt: 1 };
     let mut head = journal.prepare(show, ballot).await.unwrap();
     for seq in 1..=entries {

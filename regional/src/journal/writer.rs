@@ -325,7 +325,7 @@ async fn execute(connection: &Connection, batch: &[Waiting]) -> Result<HashSet<S
 
 /// Whether the server itself said that the statement failed. Of a shutdown, a lost connection or a cancel
 /// that may have met the commit, nobody can say.
-fn surely_rolled_back(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn surely_rolled_back(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| {
         let code = db.code();
         let class = &code.code()[..2];

@@ -5,11 +5,21 @@
 //! Invariant: nothing is answered before the transaction that it rests on is durable; where its outcome is not
 //! known, nothing is answered at all.
 
+pub mod guard;
 mod kind;
+pub mod link;
+pub mod metrics;
 pub mod peers;
+pub mod recovery;
+pub mod run;
+pub mod server;
+pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use kind::{Hash, Payload, Regional};
+pub use store::{Membership, ReplicaStore, Standings, Told};
 
 #[allow(clippy::all, reason = "generated; what it trips over differs by version")]
 pub mod proto {

@@ -8,6 +8,7 @@ use common::{RegionName, ShowId};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::guard::StoreMark;
 use super::{Answer, Append, Entry, Hash, Head, Mark, Payload, Reply, Request, proto};
 use crate::journal::Ballot;
 use crate::replication::Unable;
@@ -29,14 +30,11 @@ pub const MESSAGE_PARTS_MAX: usize = 1_024;
 #[error("{0}")]
 pub struct BadMessage(&'static str);
 
-/// How far a Postgres is. After a promotion the timeline is another; after a restored snapshot only the
-/// position is lower than it was (R5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StoreMark {
-    pub system: u64,
-    pub timeline: u32,
-    /// Position in the write-ahead log up to which all is durable, in bytes.
-    pub flushed: u64,
+/// How far a region's store was, in the incarnation that the registry had counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub incarnation: u64,
+    pub mark: StoreMark,
 }
 
 /// The first message of a stream, either way.
@@ -46,7 +44,7 @@ pub struct Hello {
     pub to: RegionName,
     pub session: u64,
     /// The hearer's own store, at the latest that the sender knows.
-    pub heard: Option<StoreMark>,
+    pub heard: Option<Heard>,
 }
 
 /// A request for one show, or what can be told about one that cannot be read.
@@ -92,15 +90,15 @@ impl From<Ballot> for proto::Ballot {
     }
 }
 
-impl From<proto::StoreMark> for StoreMark {
-    fn from(proto::StoreMark { system, timeline, flushed }: proto::StoreMark) -> Self {
-        Self { system, timeline, flushed }
+impl From<proto::StoreMark> for Heard {
+    fn from(proto::StoreMark { system, timeline, flushed, incarnation }: proto::StoreMark) -> Self {
+        Self { incarnation, mark: StoreMark { system, timeline, flushed } }
     }
 }
 
-impl From<StoreMark> for proto::StoreMark {
-    fn from(StoreMark { system, timeline, flushed }: StoreMark) -> Self {
-        Self { system, timeline, flushed }
+impl From<Heard> for proto::StoreMark {
+    fn from(Heard { incarnation, mark: StoreMark { system, timeline, flushed } }: Heard) -> Self {
+        Self { system, timeline, flushed, incarnation }
     }
 }
 

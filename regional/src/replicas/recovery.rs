@@ -1,0 +1,331 @@
+//! Brings back replicas whose store lost its tail (R5): drives [`crate::replication::Recovery`] for each show,
+//! many at once, over links to the other regions. What decides is there; this carries messages.
+//!
+//! Invariant: a show's record is read linearizably after the incarnation was known, and a replica that is whole
+//! already is never restored (the store looks, in the transaction that restores).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{RegionName, ShowId};
+use deadpool_postgres::Pool;
+use raft::client::{RegistryClient, RegistryView};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::link::{self, Sending};
+use super::wire::Hello;
+use super::{Answer, Head, Regional, ReplicaStore, Reply, Request};
+use crate::journal::Ballot;
+use crate::replication::{Alone, Recovery, RecoveryEffect, Strict, Term};
+use crate::session::Session;
+
+/// Shows under way at once.
+const AT_ONCE: usize = 64;
+
+/// What was not answered is said again after this; a show that has not come back after [`PATIENCE`] begins
+/// anew, since the registry may know more by now.
+const REPEAT: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks at the whole store.
+const SWEEP: Duration = Duration::from_secs(5);
+const PAGE: i64 = 1_000;
+
+/// Shows whose replicas were asked for something and are not whole. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub struct Wanted(Arc<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    shows: Mutex<BTreeSet<ShowId>>,
+    wake: Notify,
+}
+
+impl Wanted {
+    pub fn add(&self, show: ShowId) {
+        if self.shows().insert(show) {
+            self.0.wake.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<ShowId> {
+        self.shows().pop_first()
+    }
+
+    fn len(&self) -> usize {
+        self.shows().len()
+    }
+
+    fn shows(&self) -> std::sync::MutexGuard<'_, BTreeSet<ShowId>> {
+        self.0.shows.lock().expect("no code panics while holding it")
+    }
+}
+
+/// What the registry says to a recovery.
+#[async_trait::async_trait]
+pub trait Records: Send + Sync + 'static {
+    /// The show's term with the present epoch, by a linearizable read; none where this region holds no replica
+    /// of it.
+    async fn term(&self, show: ShowId) -> anyhow::Result<Option<Term<Regional>>>;
+
+    /// Where processes of a region can be reached.
+    fn processes(&self, region: &RegionName) -> Vec<String>;
+
+    /// Of the own store.
+    fn incarnation(&self) -> u64;
+}
+
+/// By the registry itself.
+pub struct ByRegistry {
+    pub region: RegionName,
+    pub view: RegistryView,
+    pub registry: RegistryClient,
+}
+
+#[async_trait::async_trait]
+impl Records for ByRegistry {
+    async fn term(&self, show: ShowId) -> anyhow::Result<Option<Term<Regional>>> {
+        let Some(record) = self.registry.get_show(show).await? else { return Ok(None) };
+        let (replicas, prior) = (record.replicas.into_iter(), record.prior.into_iter());
+        let (replicas, prior): (BTreeSet<RegionName>, BTreeSet<RegionName>) =
+            (replicas.collect(), prior.collect());
+        let all = replicas.union(&prior);
+        let incarnations: BTreeMap<RegionName, u64> =
+            all.map(|region| (region.clone(), self.view.incarnation(region))).collect();
+        if !incarnations.contains_key(&self.region) {
+            return Ok(None);
+        }
+        let ballot = Ballot { epoch: record.epoch, session: 0, attempt: 0 };
+        Ok(Some(Term { ballot, own: self.region.clone(), replicas, prior, incarnations }))
+    }
+
+    fn processes(&self, region: &RegionName) -> Vec<String> {
+        let sessions = self.view.sessions().into_iter().rev();
+        let theirs = sessions.filter(|s| s.region == *region && !s.grpc_url.is_empty());
+        theirs.map(|session| session.grpc_url).collect()
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.view.incarnation(&self.region)
+    }
+}
+
+/// What a recovery needs of its process.
+pub struct Means {
+    pub region: RegionName,
+    pub session: Session,
+    pub store: ReplicaStore,
+    pub pool: Pool,
+    pub records: Arc<dyn Records>,
+    pub stop: CancellationToken,
+}
+
+struct Driver {
+    means: Means,
+    active: HashMap<ShowId, Active>,
+    links: HashMap<RegionName, mpsc::Sender<(ShowId, Request)>>,
+    heard: mpsc::Sender<Heard>,
+    /// Shows of which no other region holds a replica; told once.
+    alone: BTreeSet<ShowId>,
+}
+
+struct Active {
+    recovery: Recovery<Regional>,
+    since: Instant,
+}
+
+type Heard = (RegionName, ShowId, Reply);
+
+/// Recovers what needs it until `stop`: what is asked for and not whole, and what a look at the store finds.
+pub async fn run(means: Means) {
+    let (heard, mut answers) = mpsc::channel(1_024);
+    let (stop, wanted) = (means.stop.clone(), means.store.wanted().clone());
+    let (active, links, alone) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+    let mut driver = Driver { means, active, links, heard, alone };
+    let (mut repeat, mut sweep) = (tokio::time::interval(REPEAT), tokio::time::interval(SWEEP));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some((from, show, reply)) = answers.recv() => driver.answered(&from, show, reply).await,
+            () = wanted.0.wake.notified() => {}
+            _ = repeat.tick() => driver.repeat().await,
+            _ = sweep.tick() => {
+                if let Err(error) = driver.sweep().await {
+                    tracing::warn!(error = %format!("{error:#}"), "cannot look for replicas to recover");
+                }
+            }
+        }
+        driver.begin().await;
+        let left = driver.active.len() + wanted.len();
+        driver.means.store.metrics().recovering.set(i64::try_from(left).unwrap_or(i64::MAX));
+    }
+}
+
+impl Driver {
+    /// Heads that were last whole in an earlier incarnation. An archived show is nobody's to recover.
+    async fn sweep(&self) -> anyhow::Result<()> {
+        let incarnation = self.means.records.incarnation();
+        if incarnation == 0 {
+            return Ok(());
+        }
+        let select = "SELECT show_id FROM show_head
+                       WHERE incarnation < $1 AND promised_epoch < $2 AND show_id <> ALL ($3) LIMIT $4";
+        let known = self.active.keys().chain(&self.alone);
+        let known: Vec<Uuid> = known.map(|show| show.0).collect();
+        let client = self.means.pool.get().await?;
+        let rows = client.query(select, &[&incarnation.cast_signed(), &i64::MAX, &known, &PAGE]).await?;
+        for row in rows {
+            self.means.store.wanted().add(ShowId(row.get(0)));
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) {
+        while self.active.len() < AT_ONCE
+            && let Some(show) = self.means.store.wanted().take()
+        {
+            if self.active.contains_key(&show) {
+                continue;
+            }
+            if let Err(error) = self.start(show).await {
+                // The next sweep, or the next request, brings it again.
+                tracing::warn!(%show, error = %format!("{error:#}"), "cannot begin to recover");
+                return;
+            }
+        }
+    }
+
+    async fn start(&mut self, show: ShowId) -> anyhow::Result<()> {
+        let incarnation = self.means.records.incarnation();
+        let Some(term) = self.means.records.term(show).await? else { return Ok(()) };
+        let own = self.means.store.head(show).await?.unwrap_or_else(|| Head::empty(0));
+        if own.incarnation >= incarnation || own.promised == Ballot::ARCHIVED {
+            return Ok(());
+        }
+        match Recovery::start(Strict, term, own) {
+            Ok((recovery, effects)) => {
+                self.active.insert(show, Active { recovery, since: Instant::now() });
+                self.carry_out(show, effects).await;
+            }
+            Err(Alone) => {
+                if self.alone.insert(show) {
+                    tracing::error!(%show, "nobody can tell what the store lost of this show: it stays read-only");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn answered(&mut self, from: &RegionName, show: ShowId, reply: Reply) {
+        let Some(active) = self.active.get_mut(&show) else { return };
+        let effects = active.recovery.answered(from, reply);
+        self.carry_out(show, effects).await;
+    }
+
+    async fn repeat(&mut self) {
+        self.links.retain(|_, link| !link.is_closed());
+        let shows: Vec<ShowId> = self.active.keys().copied().collect();
+        for show in shows {
+            let Some(active) = self.active.get(&show) else { continue };
+            if active.since.elapsed() > PATIENCE {
+                self.active.remove(&show);
+                self.means.store.wanted().add(show);
+                continue;
+            }
+            let effects = active.recovery.nudge();
+            self.carry_out(show, effects).await;
+        }
+    }
+
+    async fn carry_out(&mut self, show: ShowId, effects: Vec<RecoveryEffect<Regional>>) {
+        for effect in effects {
+            match effect {
+                RecoveryEffect::Send { to, request } => self.send(&to, show, request),
+                // With the next repeat.
+                RecoveryEffect::Again => {}
+                RecoveryEffect::Restore(restore) => {
+                    let Some(told) = self.means.store.restore(show, restore).await else { return };
+                    self.active.remove(&show);
+                    match told.reply.answer {
+                        Answer::Appended { upto, .. } => {
+                            tracing::info!(%show, upto, "a replica is whole again");
+                        }
+                        other => {
+                            tracing::warn!(%show, ?other, "a replica does not take what was reported");
+                            self.means.store.wanted().add(show);
+                        }
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What finds no room is said again later.
+    fn send(&mut self, to: &RegionName, show: ShowId, request: Request) {
+        let link = self.links.entry(to.clone()).or_insert_with(|| {
+            let (sender, waiting) = mpsc::channel(2 * AT_ONCE);
+            let hello = Hello {
+                from: self.means.region.clone(),
+                to: to.clone(),
+                session: self.means.session.no().unwrap_or(0),
+                heard: None,
+            };
+            let urls = self.means.records.processes(to);
+            tokio::spawn(keep(urls, hello, waiting, self.heard.clone(), self.means.stop.clone()));
+            sender
+        });
+        let _ = link.try_send((show, request));
+    }
+}
+
+/// One link until it breaks; the next thing to send makes another.
+async fn keep(
+    urls: Vec<String>,
+    hello: Hello,
+    mut waiting: mpsc::Receiver<(ShowId, Request)>,
+    heard: mpsc::Sender<Heard>,
+    stop: CancellationToken,
+) {
+    for url in urls {
+        let opened = link::open(&url, hello.clone()).await;
+        let exchanged = match opened {
+            Ok((sending, receiving)) => exchange(sending, receiving, &mut waiting, &heard, &stop).await,
+            Err(error) => Err(error),
+        };
+        match exchanged {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(url, error = %format!("{error:#}"), "no link to a region"),
+        }
+    }
+}
+
+async fn exchange(
+    sending: Sending,
+    mut receiving: link::Receiving,
+    waiting: &mut mpsc::Receiver<(ShowId, Request)>,
+    heard: &mpsc::Sender<Heard>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut requests = Vec::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            count = waiting.recv_many(&mut requests, AT_ONCE) => {
+                if count == 0 {
+                    return Ok(());
+                }
+                sending.send(std::mem::take(&mut requests)).await?;
+            }
+            answers = receiving.next() => {
+                for (show, reply) in answers? {
+                    heard.send((receiving.from.clone(), show, reply)).await?;
+                }
+            }
+        }
+    }
+}
