@@ -7,10 +7,12 @@
 //!   gateway routes them with no look-up: 6 bytes of milliseconds, 4 of chance, 16 of the show.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use data_encoding::{Encoding, Specification};
 use jiff::Timestamp;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::LazyLock;
 use uuid::Uuid;
@@ -30,9 +32,51 @@ pub struct BadId(pub &'static str);
 
 fn decode<const N: usize>(prefix: &'static str, text: &str) -> Result<[u8; N], BadId> {
     let body = text.strip_prefix(prefix).and_then(|t| t.strip_prefix('_')).ok_or(BadId(prefix))?;
+    if BASE32.decode_len(body.len()) != Ok(N) {
+        return Err(BadId(prefix));
+    }
+    let mut bytes = [0; N];
     // The decoder refuses non-zero trailing bits, so one id has one spelling.
-    let bytes = BASE32.decode(body.as_bytes()).map_err(|_| BadId(prefix))?;
-    bytes.try_into().map_err(|_| BadId(prefix))
+    BASE32.decode_mut(body.as_bytes(), &mut bytes).map_err(|_| BadId(prefix))?;
+    Ok(bytes)
+}
+
+/// An id's text, made where it is used: ids are in every answer and every journal entry.
+struct Text {
+    bytes: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl Text {
+    /// A prefix, and 26 bytes.
+    const LONGEST: usize = 64;
+
+    fn of(prefix: &str, id: &[u8]) -> Self {
+        let (begin, end) = (prefix.len() + 1, prefix.len() + 1 + BASE32.encode_len(id.len()));
+        let mut bytes = [b'_'; Self::LONGEST];
+        bytes[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        BASE32.encode_mut(id, &mut bytes[begin..end]);
+        Self { bytes, len: end }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).expect("prefixes and base 32 are ASCII")
+    }
+}
+
+/// Reads an id from a text where that stands.
+struct FromText<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = BadId>> Visitor<'_> for FromText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
 }
 
 /// Text, serde and OpenAPI forms, shared by all ids.
@@ -40,7 +84,7 @@ macro_rules! id_text {
     ($name:ident, $prefix:literal, $len:literal) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}_{}", $prefix, BASE32.encode(&self.to_bytes()))
+                f.write_str(Text::of($prefix, &self.to_bytes()).as_str())
             }
         }
 
@@ -60,14 +104,13 @@ macro_rules! id_text {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
+                s.serialize_str(Text::of($prefix, &self.to_bytes()).as_str())
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(d)?;
-                text.parse().map_err(serde::de::Error::custom)
+                d.deserialize_str(FromText(PhantomData))
             }
         }
 

@@ -82,7 +82,7 @@ fn reserve(show: &Show, chance: u32, wish: Wish) -> Asked {
 }
 
 fn seats(show: &Show, first: usize) -> Wish {
-    let name = |seat: usize| (show.plan.places[seat].name.clone(), None);
+    let name = |seat: usize| (show.plan.place(seat as u32).name.to_owned(), None);
     Wish::Seats(vec![name(first), name(first + 1)])
 }
 

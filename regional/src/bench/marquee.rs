@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{CinemaId, HallId, MovieId, RegionName, ReservationId, ShowId, UserId};
+use common::{CinemaId, HallId, MovieId, PaymentId, RegionName, ReservationId, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
 use raft::client::{RegistryClient, RegistryView, ShowRecord};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,10 @@ use crate::replicas::peers::Peers;
 use crate::replicas::recovery::Wanted;
 use crate::replicas::{Membership, ReplicaStore, store};
 use crate::session::Session;
-use crate::show::{Asked, Command, Created, Event, Group, PlanRow, PlanSeat, PriceLine, Reserve, Wish};
+use crate::show::{
+    Asked, Command, Created, Event, Group, Key, Method, Origin, PlanRow, PlanSeat, PriceLine, Reserve,
+    StartPayment, Wish,
+};
 
 /// Seats in a row of the shows that are sold.
 const ROW: u32 = 50;
@@ -79,21 +82,69 @@ impl Marquee {
         });
         let projector = Projector { pool, journal, hosts: hosts.clone(), nudge: nudge.clone(), metrics };
         tokio::spawn(projector.run(stop.clone()));
-        let mut ids = Vec::with_capacity(shows as usize);
+        let (shows_led, names) = (Vec::with_capacity(shows as usize), Vec::new());
+        let customers = (0..10_000).map(|_| UserId::new()).collect();
+        let mut all = Self { region, view, hosts, nudge, shows: shows_led, names, customers, stop };
+        all.lead_more(shows, seats).await?;
+        Ok(all)
+    }
+
+    /// Creates more shows and leads them too.
+    pub async fn lead_more(&mut self, shows: u32, seats: u32) -> anyhow::Result<()> {
+        let name = |seat: u32| format!("{}{}", row_name(seat / ROW), seat % ROW + 1);
+        self.names.extend((u32::try_from(self.names.len())?..seats).map(name));
         for _ in 0..shows {
-            let facts = facts(&region, seats);
+            let facts = facts(&self.region, seats);
             let id = facts.show;
-            view.note(owned(id, &region));
+            self.owns(id);
             let events = vec![Event::Created(Box::new(facts))];
-            hosts
+            self.hosts
                 .create(id, Group { at: Timestamp::now(), by: None, key: None, trace: None, events })
                 .await?;
-            ids.push(id);
+            self.shows.push(id);
         }
-        let names = (0..seats).map(|seat| format!("{}{}", row_name(seat / ROW), seat % ROW + 1)).collect();
-        let customers = (0..10_000).map(|_| UserId::new()).collect();
-        nudge.caught_up().await;
-        Ok(Self { region, view, hosts, nudge, shows: ids, names, customers, stop })
+        self.nudge.caught_up().await;
+        Ok(())
+    }
+
+    /// Knows of so many more shows that it owns, of which nobody has asked for any.
+    pub fn know_more(&self, shows: u32) {
+        (0..shows).for_each(|_| self.owns(ShowId::new(&self.region)));
+    }
+
+    /// Sells two seats to a guest at the counter: held, paid and ticketed, each under a key.
+    pub async fn sell(&self, booking: Booking) -> anyhow::Result<()> {
+        let show = self.shows[booking.show as usize];
+        let now = Timestamp::now();
+        let (id, payment) = (ReservationId::new(show, now, rand::random()), rand::random());
+        let reserve = Command::Reserve(Reserve {
+            id,
+            reference: "K7QM2XPD".into(),
+            customer: None,
+            contact: Some(format!("guest{}@example.com", rand::random_range(0..100_000))),
+            wish: self.wish(booking),
+            origin: Some(Origin(rand::random())),
+            by_staff: false,
+        });
+        let pay = Command::StartPayment(StartPayment {
+            id: PaymentId::new(show, now, payment),
+            reservation: id,
+            method: Method::Cash,
+            token: None,
+            chance: payment,
+        });
+        for command in [reserve, pay] {
+            let key = Some(Key { id: rand::random(), body: rand::random() });
+            let by = Some(self.customers[0]);
+            let (_, answer) = self.hosts.ask(show, Asked { command, by, key, trace: None }).await?;
+            anyhow::ensure!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+        }
+        Ok(())
+    }
+
+    fn wish(&self, booking: Booking) -> Wish {
+        let seats = booking.seat..booking.seat + SEATS_A_BOOKING;
+        Wish::Seats(seats.map(|seat| (self.names[seat as usize].clone(), None)).collect())
     }
 
     /// Tells the process that it owns a show which it did not create.
@@ -165,15 +216,13 @@ impl Design for Marquee {
 
     async fn book(&self, booking: Booking) -> anyhow::Result<Outcome> {
         let show = self.shows[booking.show as usize];
-        let seats = booking.seat..booking.seat + SEATS_A_BOOKING;
-        let seats = seats.map(|seat| (self.names[seat as usize].clone(), None)).collect();
         let customer = self.customers[rand::random_range(0..self.customers.len())];
         let command = Command::Reserve(Reserve {
             id: ReservationId::new(show, Timestamp::now(), rand::random()),
             reference: "BENCH".into(),
             customer: Some(customer),
             contact: None,
-            wish: Wish::Seats(seats),
+            wish: self.wish(booking),
             origin: None,
             by_staff: false,
         });

@@ -39,7 +39,7 @@ fn turn(live: &Arc<Live>, seq: u64, seats: &[u32], status: SeatStatus) {
 /// What serde makes of the same map: slow, and plainly right.
 fn obvious(show: &Show, live: &Live, seats: &[SeatStatus]) -> Value {
     let plan = &show.plan;
-    let seats = plan.places.iter().zip(seats).map(|(place, status)| SeatView {
+    let seats = plan.places().zip(seats).map(|(place, status)| SeatView {
         seat: &place.name,
         kind: place.kind,
         status: *status,

@@ -141,9 +141,9 @@ pub fn full((show, epoch, seq): Place, plan: &Plan, seats: &[SeatStatus]) -> Vec
     });
     let mut out = String::with_capacity(128 + seats.len() * 120);
     let _ = write!(out, "{{\"show_id\":{},\"epoch\":{epoch},\"seq\":{seq},\"seats\":[", json(&show));
-    for (index, (place, status)) in plan.places.iter().zip(seats).enumerate() {
+    for (index, (place, status)) in plan.places().zip(seats).enumerate() {
         out.push_str(if index == 0 { "{\"seat\":" } else { ",{\"seat\":" });
-        push_text(&mut out, &place.name);
+        push_text(&mut out, place.name);
         if let Some((_, begin, end)) = kinds.iter().find(|(kind, ..)| *kind == place.kind) {
             out.push_str(begin);
             out.push_str(word(*status));
@@ -174,14 +174,10 @@ pub fn compact((show_id, epoch, seq): Place, layout: &str, seats: &[SeatStatus])
 /// A [`SeatLayout`] and its name.
 pub fn layout(plan: &Plan) -> (String, Vec<u8>) {
     let facts = &plan.facts;
-    let rows = (0_u16..).zip(&facts.rows);
-    let placed = rows.flat_map(|(y, row)| (0_u16..).zip(&row.seats).map(move |(x, seat)| (row, y, x, seat)));
-    let seats = plan.places.iter().zip(placed).map(|(place, (row, y, x, seat))| PlacedSeat {
-        seat: &place.name,
-        row: &row.row,
-        kind: place.kind,
-        x: seat.x.unwrap_or_else(|| x.into()),
-        y: row.y.unwrap_or_else(|| y.into()),
+    let seats = plan.rows().iter().flat_map(|row| row.seats.clone().map(move |seat| (row, seat)));
+    let seats = seats.map(|(row, seat)| {
+        let (place, spot) = (plan.place(seat), plan.at(seat));
+        PlacedSeat { seat: place.name, row: &row.name, kind: place.kind, x: spot.x, y: spot.y }
     });
     let prices = facts.prices.iter().map(|p| PriceView {
         seat_type: p.seat_type,
@@ -206,7 +202,7 @@ pub fn change_event(show_id: ShowId, epoch: u64, plan: &Plan, delta: &Delta) -> 
     let seats = delta
         .seats
         .iter()
-        .map(|(seat, status)| ChangedSeat { seat: &plan.place(*seat).name, status: *status })
+        .map(|(seat, status)| ChangedSeat { seat: plan.place(*seat).name, status: *status })
         .collect();
     let change = SeatChange { show_id, epoch, seq: delta.seq, seats };
     event("change", epoch, delta.seq, json(&change).as_bytes())

@@ -35,7 +35,7 @@ impl PaymentView {
             status: payment.status,
             amount: show.plan.money(payment.amount),
             refunded: show.plan.money(payment.refunded),
-            reason: payment.failure.clone(),
+            reason: payment.failure.as_deref().map(str::to_owned),
             created_at: payment.started_at,
             settled_at: payment.settled_at,
         }
@@ -92,7 +92,7 @@ impl RefundView {
             reservation_id: show.payments.get(&refund.payment).map(|p| p.reservation),
             status: refund.status,
             amount: show.plan.money(refund.amount),
-            reason: refund.reason.clone(),
+            reason: refund.reason.to_string(),
             created_at: refund.at,
         }
     }

@@ -134,8 +134,8 @@ impl Rows {
         self.reservations.push(ReservationRow {
             id: held.id,
             customer: held.customer,
-            contact: held.contact.clone(),
-            reference: held.reference.clone(),
+            contact: held.contact.as_deref().map(str::to_owned),
+            reference: held.reference.to_string(),
             status: held.status,
             created_at: held.created_at,
             expires_at: held.expires_at,
@@ -144,7 +144,7 @@ impl Rows {
         self.tickets.extend(held.tickets.iter().map(|ticket| TicketRow {
             id: ticket.id,
             reservation: held.id,
-            seat: show.plan.place(ticket.seat).name.clone(),
+            seat: show.plan.place(ticket.seat).name.to_owned(),
             status: ticket.status,
         }));
     }
@@ -190,7 +190,7 @@ fn payment_row(show: &Show, payment: &Payment) -> PaymentRow {
         status: payment.status,
         amount: payment.amount,
         refunded: payment.refunded,
-        reason: payment.failure.clone(),
+        reason: payment.failure.as_deref().map(str::to_owned),
         created_at: payment.started_at,
         settled_at: payment.settled_at,
     }

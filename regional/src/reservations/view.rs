@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
-use crate::show::{Event, Group, Reservation, ReservationStatus, SeatLine, Show, TicketStatus, Waiver};
+use crate::show::{Event, Group, Line, Reservation, ReservationStatus, Show, TicketStatus, Waiver};
 use crate::shows::view::local_text;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -82,7 +82,7 @@ impl ReservationView {
         let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
         Self {
             id: reservation.id,
-            reference: reservation.reference.clone(),
+            reference: reservation.reference.to_string(),
             show_id: plan.facts.show,
             status: reservation.status,
             seats: lines.iter().map(|line| reserved_seat(show, line)).collect(),
@@ -91,14 +91,14 @@ impl ReservationView {
             expires_at: reservation.expires_at,
             expires_in_seconds: seconds_left(reservation.status, reservation.expires_at),
             customer_id: reservation.customer,
-            contact_email: reservation.contact.clone(),
-            payments: reservation.payments.clone(),
+            contact_email: reservation.contact.as_deref().map(str::to_owned),
+            payments: reservation.payments.to_vec(),
             tickets: reservation
                 .tickets
                 .iter()
-                .map(|t| TicketBrief { id: t.id, seat: plan.place(t.seat).name.clone(), status: t.status })
+                .map(|t| TicketBrief { id: t.id, seat: plan.place(t.seat).name.to_owned(), status: t.status })
                 .collect(),
-            waivers: reservation.waivers.clone(),
+            waivers: reservation.waivers.to_vec(),
             show: ShowBrief::of(show),
         }
     }
@@ -106,20 +106,22 @@ impl ReservationView {
     /// As it was when this group made it: the first answer, however it went on since.
     pub fn first(show: &Show, group: &Group) -> Option<Self> {
         group.events.iter().find_map(|event| match event {
-            Event::Reserved { .. } => {
-                Reservation::begun(event, group).map(|reservation| Self::of(show, &reservation))
+            Event::Reserved { seats, .. } => {
+                // It is folded in, so the show knows all that it names.
+                let lines = seats.iter().filter_map(|line| show.line(line)).collect();
+                Reservation::begun(event, group, lines).map(|reservation| Self::of(show, &reservation))
             }
             _ => None,
         })
     }
 }
 
-fn reserved_seat(show: &Show, line: &SeatLine) -> ReservedSeat {
+fn reserved_seat(show: &Show, line: &Line) -> ReservedSeat {
     let place = show.plan.place(line.seat);
     ReservedSeat {
-        seat: place.name.clone(),
+        seat: place.name.to_owned(),
         kind: place.kind,
-        category: line.category.clone(),
+        category: show.category(line.category).to_owned(),
         price: show.plan.money(line.amount),
     }
 }
@@ -140,16 +142,17 @@ pub struct Rest {
 
 impl Rest {
     pub fn of(show: &Show, reservation: &Reservation) -> Self {
-        let name = |seat: u32| show.plan.place(seat).name.clone();
-        let seat = |line: &SeatLine| {
-            (name(line.seat), show.plan.place(line.seat).kind, line.category.clone(), line.amount)
+        let name = |seat: u32| show.plan.place(seat).name.to_owned();
+        let seat = |line: &Line| {
+            let category = show.category(line.category).to_owned();
+            (name(line.seat), show.plan.place(line.seat).kind, category, line.amount)
         };
         let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
         Self {
             s: lines.iter().map(seat).collect(),
-            p: reservation.payments.clone(),
+            p: reservation.payments.to_vec(),
             t: reservation.tickets.iter().map(|t| (t.id, name(t.seat), t.status)).collect(),
-            w: reservation.waivers.clone(),
+            w: reservation.waivers.to_vec(),
         }
     }
 

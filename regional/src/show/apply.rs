@@ -5,22 +5,20 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use common::{PaymentId, RefundId, ReservationId};
-use jiff::{SignedDuration, Timestamp};
+use common::{PaymentId, RefundId, ReservationId, TicketId};
+use jiff::Timestamp;
+use thin_vec::ThinVec;
 
+use super::buyers::Buyers;
 use super::event::{Cancellation, Created, Event, Group, Rule, SeatLine};
+use super::index::{Index, hash};
+use super::keys::{Keys, UsedKey};
+use super::plan::Plan;
+use super::slab::{Slab, Slot};
 use super::state::{
-    Admission, FirstResult, Payment, PaymentStatus, Plan, Refund, RefundStatus, Reservation,
-    ReservationStatus, SeatState, Show, ShowStatus, Ticket, TicketStatus, UsedKey, Waiver,
+    Admission, FirstResult, Line, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
+    ReservationStatus, Seat, Show, ShowStatus, Ticket, TicketStatus, Waiver, ticket_at,
 };
-
-/// Until when a key that was used at `at` is remembered. Also of a time that no clock shows.
-pub fn until(at: Timestamp) -> Timestamp {
-    at.saturating_add(KEY_KEPT).unwrap_or(Timestamp::MAX)
-}
-
-/// How long an idempotency key is remembered.
-const KEY_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 impl Show {
     /// Folds one journal entry; `None` is a show before its first.
@@ -72,40 +70,31 @@ impl Show {
     fn new(facts: Created, at: Timestamp) -> Self {
         let plan = Arc::new(Plan::new(facts));
         Self {
-            seats: vec![SeatState::Free; plan.places.len()],
+            seats: vec![Seat::FREE; plan.seats() as usize].into(),
             starts_at: plan.facts.starts_at,
             on_sale_at: plan.facts.on_sale_at,
             plan,
             status: ShowStatus::Scheduled,
             seq: 0,
             last_at: at,
-            reservations: BTreeMap::new(),
-            payments: BTreeMap::new(),
-            refunds: BTreeMap::new(),
+            reservations: Slab::default(),
+            payments: Slab::default(),
+            refunds: Slab::default(),
             blocks: BTreeMap::new(),
-            ticket_of: HashMap::new(),
+            more_categories: Vec::new(),
+            tickets: Index::default(),
+            buyers: Buyers::default(),
             nonces: HashMap::new(),
-            keys: HashMap::new(),
-            keys_by_age: BTreeSet::new(),
+            keys: Keys::default(),
             deadlines: BTreeSet::new(),
         }
     }
 
     fn remember(&mut self, group: &Group, seq: u64, index: u32) {
-        if let Some(key) = &group.key {
-            let used = UsedKey { body: key.body, seq, index, at: group.at };
-            if let Some(before) = self.keys.insert(key.id, used) {
-                self.keys_by_age.remove(&(before.at, key.id));
-            }
-            self.keys_by_age.insert((group.at, key.id));
+        if let Some(key) = group.key {
+            self.keys.remember(UsedKey { key, seq, index, at: group.at });
         }
-        while let Some((at, id)) = self.keys_by_age.first().copied() {
-            if until(at) > group.at {
-                break;
-            }
-            self.keys_by_age.pop_first();
-            self.keys.remove(&id);
-        }
+        self.keys.forget(group.at);
     }
 
     fn event(&mut self, event: &Event, group: &Group) -> Result<(), String> {
@@ -113,45 +102,52 @@ impl Show {
             Event::Led { .. } => Ok(()),
             Event::Created(_) => Err("created twice".into()),
             Event::Reserved { reservation, seats, expires_at, .. } => {
-                self.take(seats, SeatState::Held(*reservation))?;
-                self.deadlines.insert((*expires_at, *reservation));
-                self.reservations.extend(Reservation::begun(event, group).map(|begun| (*reservation, begun)));
-                Ok(())
+                if self.reservations.contains_key(reservation) {
+                    return Err(format!("{reservation} is made twice"));
+                }
+                let lines = self.lines(seats)?;
+                let begun = Reservation::begun(event, group, lines).ok_or("no reservation")?;
+                let slot = self.reservations.insert(begun);
+                self.buyers.add(&self.reservations, slot);
+                self.deadlines.insert((*expires_at, slot));
+                self.take(slot)
             }
             Event::SeatsChanged { reservation, seats, waived } => {
-                let old = std::mem::take(&mut self.reservation(*reservation)?.seats);
+                let lines = self.lines(seats)?;
+                let slot = self.slot(*reservation)?;
+                let old = std::mem::replace(&mut self.reservations[slot].seats, lines);
                 self.free(&old)?;
-                self.take(seats, SeatState::Held(*reservation))?;
-                let changed = self.reservation(*reservation)?;
+                self.take(slot)?;
+                let changed = &mut self.reservations[slot];
                 // What was given up and is had again is had, not given up.
                 changed.given_up.retain(|line| !seats.iter().any(|had| had.seat == line.seat));
-                changed.seats = seats.clone();
                 changed.waivers.extend(waivers(waived, group));
                 Ok(())
             }
-            Event::Lapsed { reservation } => self.give_up_all(*reservation, ReservationStatus::Expired, true),
+            Event::Lapsed { reservation } => {
+                let slot = self.slot(*reservation)?;
+                self.give_up_all(slot, ReservationStatus::Expired, true)
+            }
             Event::PaymentStarted { payment, reservation, method, amount, token } => {
-                let held = self.reservation(*reservation)?;
+                let slot = self.slot(*reservation)?;
+                let held = &mut self.reservations[slot];
+                held.payments.reserve_exact(1);
                 held.payments.push(*payment);
-                let deadline = (held.expires_at, held.id);
-                self.deadlines.remove(&deadline);
-                self.payments.insert(
-                    *payment,
-                    Payment {
-                        id: *payment,
-                        reservation: *reservation,
-                        method: *method,
-                        token: token.clone(),
-                        amount: *amount,
-                        status: PaymentStatus::Pending,
-                        first: None,
-                        failure: None,
-                        refunded: 0,
-                        unclaimed: false,
-                        started_at: group.at,
-                        settled_at: None,
-                    },
-                );
+                self.deadlines.remove(&(held.expires_at, slot));
+                self.payments.insert(Payment {
+                    id: *payment,
+                    reservation: *reservation,
+                    method: *method,
+                    token: token.as_deref().map(Into::into),
+                    amount: *amount,
+                    status: PaymentStatus::Pending,
+                    first: None,
+                    failure: None,
+                    refunded: 0,
+                    unclaimed: false,
+                    started_at: group.at,
+                    settled_at: None,
+                });
                 Ok(())
             }
             Event::PaymentPending { payment } => {
@@ -162,11 +158,10 @@ impl Show {
             Event::PaymentFailed { payment, reason, declined } => {
                 let failed = self.payment(*payment)?;
                 failed.status = PaymentStatus::Failed;
-                failed.failure = Some(reason.clone());
+                failed.failure = Some(reason.as_str().into());
                 failed.settled_at = Some(group.at);
-                failed
-                    .first
-                    .get_or_insert(FirstResult::Failed { reason: reason.clone(), declined: *declined });
+                let first = FirstResult::Failed { reason: reason.as_str().into(), declined: *declined };
+                failed.first.get_or_insert(first);
                 let reservation = failed.reservation;
                 self.counts_down_again(reservation)
             }
@@ -185,38 +180,40 @@ impl Show {
                 let payment = self.payment(*payment)?;
                 // Money that paid for nothing gives no seats up when it goes back.
                 let whole = payment.remainder() == 0 && !payment.unclaimed;
-                let reservation = payment.reservation;
-                if whole && !self.reservation(reservation)?.seats.is_empty() {
-                    for ticket in &mut self.reservation(reservation)?.tickets {
+                let id = payment.reservation;
+                let slot = self.slot(id)?;
+                let reservation = &mut self.reservations[slot];
+                if whole && !reservation.seats.is_empty() {
+                    for ticket in &mut reservation.tickets {
                         if ticket.status != TicketStatus::Canceled {
                             ticket.status = TicketStatus::Refunded;
                         }
                     }
-                    self.give_up_all(reservation, ReservationStatus::Refunded, *release)?;
+                    self.give_up_all(slot, ReservationStatus::Refunded, *release)?;
                 }
                 Ok(())
             }
             Event::Retaken { reservation } => {
-                let held = self.reservation(*reservation)?;
+                let slot = self.slot(*reservation)?;
+                let held = &mut self.reservations[slot];
                 held.status = ReservationStatus::Reserved;
                 held.seats = std::mem::take(&mut held.given_up);
-                let seats = held.seats.clone();
-                self.take(&seats, SeatState::Held(*reservation))
+                self.take(slot)
             }
             Event::Blocked { seats, reason } => {
                 for seat in seats {
                     let state = self.seat(*seat)?;
-                    if *state != SeatState::Free {
+                    if !state.is_free() {
                         return Err(format!("seat {seat} is blocked while it is taken"));
                     }
-                    *state = SeatState::Blocked;
+                    *state = Seat::BLOCKED;
                     self.blocks.insert(*seat, reason.clone());
                 }
                 Ok(())
             }
             Event::Unblocked { seats } => {
                 for seat in seats {
-                    *self.seat(*seat)? = SeatState::Free;
+                    *self.seat(*seat)? = Seat::FREE;
                     self.blocks.remove(seat);
                 }
                 Ok(())
@@ -244,16 +241,14 @@ impl Show {
                 self.add_refunded(payment, amount.saturating_neg())
             }
             Event::CheckedIn { ticket, nonce, at, .. } => {
-                let reservation = *self.ticket_of.get(ticket).ok_or("an unknown ticket")?;
-                self.nonces.insert(nonce.clone(), *ticket);
-                let (by, ticket_id) = (group.by, *ticket);
-                let reservation = self.reservation(reservation)?;
-                let ticket = reservation.tickets.iter_mut().find(|t| t.id == ticket_id);
-                let ticket = ticket.ok_or("an unknown ticket")?;
+                let (slot, place) = self.ticket_place(*ticket).ok_or("an unknown ticket")?;
+                self.nonces.insert(nonce.as_str().into(), *ticket);
+                let ticket = &mut self.reservations[slot].tickets[place as usize];
                 if ticket.status == TicketStatus::Valid {
                     ticket.status = TicketStatus::Admitted;
                 }
-                ticket.admission.get_or_insert(Admission { at: *at, by, nonce: nonce.clone() });
+                let admission = || Box::new(Admission { at: *at, by: group.by, nonce: nonce.clone() });
+                ticket.admission.get_or_insert_with(admission);
                 Ok(())
             }
         }
@@ -262,86 +257,92 @@ impl Show {
     /// A payment is over that did not pay for it: where it is still held, and nothing else is under way, its
     /// deadline counts again.
     fn counts_down_again(&mut self, id: ReservationId) -> Result<(), String> {
-        let held = self.reservation(id)?;
-        let (deadline, reserved) = ((held.expires_at, id), held.status == ReservationStatus::Reserved);
+        let slot = self.slot(id)?;
+        let held = &self.reservations[slot];
         let open = |id: &PaymentId| self.payments.get(id).is_some_and(|p| p.is_open() && !p.unclaimed);
-        if reserved && !self.reservations.get(&id).is_some_and(|held| held.payments.iter().any(open)) {
-            self.deadlines.insert(deadline);
+        if held.status == ReservationStatus::Reserved && !held.payments.iter().any(open) {
+            self.deadlines.insert((held.expires_at, slot));
         }
         Ok(())
     }
 
-    fn paid(
-        &mut self,
-        payment: PaymentId,
-        tickets: &[common::TicketId],
-        at: Timestamp,
-    ) -> Result<(), String> {
+    fn paid(&mut self, payment: PaymentId, tickets: &[TicketId], at: Timestamp) -> Result<(), String> {
         let paid = self.payment(payment)?;
         paid.status = PaymentStatus::Completed;
         paid.failure = None;
         paid.settled_at = Some(at);
         paid.first.get_or_insert(FirstResult::Completed);
         let id = paid.reservation;
-        let reservation = self.reservation(id)?;
+        let slot = self.slot(id)?;
+        self.issue(slot, tickets);
+        let reservation = &mut self.reservations[slot];
         reservation.status = ReservationStatus::Paid;
-        let lines = reservation.seats.iter().zip(tickets);
-        reservation.tickets = lines
-            .map(|(line, ticket)| Ticket {
-                id: *ticket,
-                seat: line.seat,
-                category: line.category.clone(),
-                status: TicketStatus::Valid,
-                admission: None,
-            })
-            .collect();
-        let (seats, deadline) = (reservation.seats.clone(), (reservation.expires_at, id));
-        self.deadlines.remove(&deadline);
-        for ticket in tickets {
-            self.ticket_of.insert(*ticket, id);
-        }
-        for line in &seats {
-            *self.seat(line.seat)? = SeatState::Sold(id);
+        self.deadlines.remove(&(reservation.expires_at, slot));
+        for line in &reservation.seats {
+            *seat(&mut self.seats, line.seat)? = Seat::sold(slot);
         }
         Ok(())
+    }
+
+    /// Gives a reservation its tickets, in the order of its seats, in place of those that it had.
+    fn issue(&mut self, slot: Slot, tickets: &[TicketId]) {
+        for old in &self.reservations[slot].tickets {
+            self.tickets
+                .remove(hash(Some(old.id)), |place| ticket_at(&self.reservations, place) == Some(old.id));
+        }
+        let reservation = &mut self.reservations[slot];
+        let ticket = |(line, id): (&Line, &TicketId)| Ticket {
+            id: *id,
+            seat: line.seat,
+            category: line.category,
+            status: TicketStatus::Valid,
+            admission: None,
+        };
+        reservation.tickets = ThinVec::with_capacity(tickets.len().min(reservation.seats.len()));
+        reservation.tickets.extend(reservation.seats.iter().zip(tickets).map(ticket));
+        let all = &self.reservations;
+        for (at, ticket) in (0..).zip(&all[slot].tickets) {
+            self.tickets.insert(hash(Some(ticket.id)), (slot, at), |place| hash(ticket_at(all, place)));
+        }
     }
 
     fn canceled(&mut self, cancellation: &Cancellation, at: Timestamp) -> Result<(), String> {
         if let Some(back) = &cancellation.refund {
             self.start_refund(back.refund, back.payment, back.amount, "canceled", at)?;
         }
-        let id = cancellation.reservation;
-        let reservation = self.reservation(id)?;
-        let gone = |line: &SeatLine| cancellation.seats.contains(&line.seat);
+        let slot = self.slot(cancellation.reservation)?;
+        let reservation = &mut self.reservations[slot];
+        let gone = |line: &Line| cancellation.seats.contains(&line.seat);
         for ticket in &mut reservation.tickets {
             if cancellation.seats.contains(&ticket.seat) && ticket.status != TicketStatus::Refunded {
                 ticket.status = TicketStatus::Canceled;
             }
         }
         if reservation.seats.iter().all(gone) {
-            return self.give_up_all(id, ReservationStatus::Canceled, true);
+            return self.give_up_all(slot, ReservationStatus::Canceled, true);
         }
-        let (given, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut reservation.seats).into_iter().partition(gone);
-        reservation.seats = kept;
-        reservation.given_up.extend(given.iter().cloned());
+        let (given, kept): (Vec<Line>, Vec<Line>) = reservation.seats.iter().copied().partition(gone);
+        reservation.seats = kept.as_slice().into();
+        reservation.given_up.extend_from_slice(&given);
         self.free(&given)
     }
 
     /// Ends a reservation; `release`: its seats may be sold again.
-    fn give_up_all(
-        &mut self,
-        id: ReservationId,
-        status: ReservationStatus,
-        release: bool,
-    ) -> Result<(), String> {
-        let reservation = self.reservation(id)?;
+    fn give_up_all(&mut self, slot: Slot, status: ReservationStatus, release: bool) -> Result<(), String> {
+        let reservation = &mut self.reservations[slot];
         reservation.status = status;
         let lines = std::mem::take(&mut reservation.seats);
-        reservation.given_up.extend(lines.iter().cloned());
-        let deadline = (reservation.expires_at, id);
-        self.deadlines.remove(&deadline);
-        if release { self.free(&lines) } else { Ok(()) }
+        self.deadlines.remove(&(reservation.expires_at, slot));
+        if release {
+            self.free(&lines)?;
+        }
+        let given_up = &mut self.reservations[slot].given_up;
+        if given_up.is_empty() {
+            *given_up = lines;
+        } else {
+            given_up.extend_from_slice(&lines);
+        }
+        Ok(())
     }
 
     fn start_refund(
@@ -352,8 +353,8 @@ impl Show {
         reason: &str,
         at: Timestamp,
     ) -> Result<(), String> {
-        let reason = reason.to_owned();
-        self.refunds.insert(id, Refund { id, payment, amount, reason, status: RefundStatus::Pending, at });
+        let (reason, status) = (reason.into(), RefundStatus::Pending);
+        self.refunds.insert(Refund { id, payment, amount, reason, status, at });
         self.add_refunded(payment, amount)
     }
 
@@ -368,30 +369,43 @@ impl Show {
         Ok(())
     }
 
-    fn take(&mut self, lines: &[SeatLine], state: SeatState) -> Result<(), String> {
-        for line in lines {
-            let seat = self.seat(line.seat)?;
-            if *seat != SeatState::Free {
+    /// The seats of a reservation are held by it.
+    fn take(&mut self, slot: Slot) -> Result<(), String> {
+        for line in &self.reservations[slot].seats {
+            let seat = seat(&mut self.seats, line.seat)?;
+            if !seat.is_free() {
                 return Err(format!("seat {} is given twice", line.seat));
             }
-            *seat = state;
+            *seat = Seat::held(slot);
         }
         Ok(())
     }
 
-    fn free(&mut self, lines: &[SeatLine]) -> Result<(), String> {
+    fn free(&mut self, lines: &[Line]) -> Result<(), String> {
         for line in lines {
-            *self.seat(line.seat)? = SeatState::Free;
+            *self.seat(line.seat)? = Seat::FREE;
         }
         Ok(())
     }
 
-    fn seat(&mut self, seat: u32) -> Result<&mut SeatState, String> {
-        self.seats.get_mut(seat as usize).ok_or_else(|| format!("there is no seat {seat}"))
+    fn seat(&mut self, index: u32) -> Result<&mut Seat, String> {
+        seat(&mut self.seats, index)
     }
 
-    fn reservation(&mut self, id: ReservationId) -> Result<&mut Reservation, String> {
-        self.reservations.get_mut(&id).ok_or_else(|| format!("there is no reservation {id}"))
+    /// Lines of an event as the state keeps them, with categories that it learns here.
+    fn lines(&mut self, lines: &[SeatLine]) -> Result<ThinVec<Line>, String> {
+        let mut kept = ThinVec::with_capacity(lines.len());
+        for line in lines {
+            if self.line(line).is_none() {
+                self.more_categories.push(line.category.as_str().into());
+            }
+            kept.push(self.line(line).ok_or("too many categories")?);
+        }
+        Ok(kept)
+    }
+
+    fn slot(&self, id: ReservationId) -> Result<Slot, String> {
+        self.reservations.slot(&id).ok_or_else(|| format!("there is no reservation {id}"))
     }
 
     fn payment(&mut self, id: PaymentId) -> Result<&mut Payment, String> {
@@ -404,14 +418,14 @@ impl Show {
 }
 
 impl Reservation {
-    /// As it was when this event of `group` made it; none for other events.
-    pub fn begun(event: &Event, group: &Group) -> Option<Self> {
+    /// As it was when this event of `group` made it, its seats as the state keeps them; none for other events.
+    pub fn begun(event: &Event, group: &Group, lines: ThinVec<Line>) -> Option<Self> {
         let Event::Reserved {
             reservation,
             reference,
             customer,
             contact,
-            seats,
+            seats: _,
             expires_at,
             held_since,
             origin,
@@ -422,23 +436,27 @@ impl Reservation {
         };
         Some(Self {
             id: *reservation,
-            reference: reference.clone(),
+            reference: reference.as_str().into(),
             customer: *customer,
-            contact: contact.clone(),
-            seats: seats.clone(),
-            given_up: Vec::new(),
+            contact: contact.as_deref().map(Into::into),
+            seats: lines,
+            given_up: ThinVec::new(),
             status: ReservationStatus::Reserved,
             created_at: group.at,
             expires_at: *expires_at,
             held_since: held_since.unwrap_or(group.at),
             origin: *origin,
-            payments: Vec::new(),
-            tickets: Vec::new(),
+            payments: ThinVec::new(),
+            tickets: ThinVec::new(),
             waivers: waivers(waived, group),
         })
     }
 }
 
-fn waivers(rules: &[Rule], group: &Group) -> Vec<Waiver> {
+fn seat(seats: &mut [Seat], index: u32) -> Result<&mut Seat, String> {
+    seats.get_mut(index as usize).ok_or_else(|| format!("there is no seat {index}"))
+}
+
+fn waivers(rules: &[Rule], group: &Group) -> ThinVec<Waiver> {
     rules.iter().map(|rule| Waiver { rule: *rule, by: group.by, at: group.at }).collect()
 }

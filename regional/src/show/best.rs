@@ -4,7 +4,8 @@
 //! The search is part of the decision, so a suggestion can never lose a race. Accessible and companion seats
 //! are never given to a general request.
 
-use super::state::{Plan, SeatState, Show};
+use super::plan::Plan;
+use super::state::Show;
 use crate::halls::layout::SeatType;
 
 /// Where people like to sit: this far from the screen to the last row.
@@ -35,7 +36,7 @@ fn open_seats(show: &Show, kind: Option<SeatType>, category: &str) -> Vec<bool> 
     let open = (0..).zip(&show.seats).map(|(seat, state)| {
         let place = show.plan.place(seat);
         let wanted = kind.map_or_else(|| is_general(place.kind), |kind| place.kind == kind);
-        *state == SeatState::Free && wanted && show.plan.price(seat, category).is_some()
+        state.is_free() && wanted && show.plan.price(seat, category).is_some()
     });
     open.collect()
 }
@@ -46,7 +47,7 @@ fn is_general(kind: SeatType) -> bool {
 }
 
 fn general_kind(plan: &Plan) -> Option<SeatType> {
-    plan.places.iter().any(|place| place.kind == SeatType::Standard).then_some(SeatType::Standard)
+    plan.places().any(|place| place.kind == SeatType::Standard).then_some(SeatType::Standard)
 }
 
 /// The window of neighbours with the least cost.
@@ -55,7 +56,7 @@ fn side_by_side(show: &Show, open: &[bool], count: usize) -> Option<Vec<u32>> {
     let mut best: Option<(f32, u32)> = None;
     for row in plan.rows() {
         let mut run = 0;
-        for seat in row.clone() {
+        for seat in row.seats.clone() {
             let continues = run > 0 && plan.are_neighbours(seat - 1, seat);
             run = if !open[seat as usize] {
                 0

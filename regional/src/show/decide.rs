@@ -14,7 +14,7 @@ use super::event::{Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
 use super::manage;
 use super::money::{paid_by, quote};
 use super::state::{
-    Method, Payment, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show,
+    Line, Method, Payment, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show,
     ShowStatus, TicketStatus,
 };
 use crate::halls::layout::SeatType;
@@ -29,9 +29,9 @@ const DEFAULT_CATEGORY: &str = "adult";
 pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
     if let Some(key) = &asked.key
         && let Some(used) = show.keys.get(&key.id)
-        && super::apply::until(used.at) > now
+        && super::keys::until(used.at) > now
     {
-        return if used.body == key.body {
+        return if used.key.body == key.body {
             Decision::Repeat { seq: used.seq, index: used.index }
         } else {
             Refuse(Refusal::KeyReused)
@@ -67,7 +67,7 @@ pub fn due(show: &Show, now: Timestamp) -> Vec<Event> {
     show.deadlines
         .iter()
         .take_while(|(deadline, _)| *deadline <= now)
-        .map(|(_, reservation)| Event::Lapsed { reservation: *reservation })
+        .map(|(_, slot)| Event::Lapsed { reservation: show.reservations[*slot].id })
         .collect()
 }
 
@@ -79,7 +79,7 @@ fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
         Wish::Seats(seats) => price_seats(show, seats, None)?,
         Wish::Best { count, kind, category } => best(show, *count, *kind, category.as_deref())?,
     };
-    no_companion_alone(show, &seats)?;
+    no_companion_alone(show, &indices(&seats))?;
     let (customer, contact) = (command.customer, command.contact.as_deref());
     let had = had(show, customer, contact, now);
     let held_since = had.held_since;
@@ -181,10 +181,10 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     let reservation = unpaid(show, command.reservation, now)?;
     on_sale(show, now)?;
     let seats = price_seats(show, &command.seats, Some(reservation.id))?;
-    if seats == reservation.seats {
+    if same_seats(show, &seats, reservation) {
         return Ok(Vec::new());
     }
-    no_companion_alone(show, &seats)?;
+    no_companion_alone(show, &indices(&seats))?;
     let (customer, contact) = (reservation.customer, reservation.contact.as_deref());
     // Who takes no more than before is not held to limits that staff, or another hand, has gone over.
     let more = seats.len().saturating_sub(reservation.seats.len());
@@ -196,6 +196,16 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     ];
     let waived = held_to(checks, command.by_staff)?;
     Ok(vec![Event::SeatsChanged { reservation: reservation.id, seats, waived }])
+}
+
+/// Whether these are the seats that the reservation has, at the same prices and in the same order.
+fn same_seats(show: &Show, seats: &[SeatLine], reservation: &Reservation) -> bool {
+    seats.len() == reservation.seats.len()
+        && seats.iter().zip(&reservation.seats).all(|(new, had)| show.line(new) == Some(*had))
+}
+
+fn indices(lines: &[SeatLine]) -> Vec<u32> {
+    lines.iter().map(|line| line.seat).collect()
 }
 
 fn within_limit(show: &Show, seats: usize) -> Result<(), Refusal> {
@@ -233,22 +243,22 @@ fn no_single_gaps(show: &Show, lines: &[SeatLine], own: Option<ReservationId>) -
         return Ok(());
     }
     let taken: BTreeSet<u32> = lines.iter().map(|line| line.seat).collect();
-    let name = |seat: u32| show.plan.place(seat).name.clone();
+    let name = |seat: u32| show.plan.place(seat).name.to_owned();
     let gaps: Vec<String> = new_single_gaps(show, &taken, own).into_iter().map(name).collect();
     if gaps.is_empty() { Ok(()) } else { Err(Refusal::SingleSeatGap(gaps)) }
 }
 
 /// No companion without the accessible seat beside it.
-fn no_companion_alone(show: &Show, lines: &[SeatLine]) -> Result<(), Refusal> {
+fn no_companion_alone(show: &Show, seats: &[u32]) -> Result<(), Refusal> {
     let kind = |seat: u32| show.plan.place(seat).kind;
     let accompanied = |seat: u32| {
         let mut beside = show.plan.beside(seat).into_iter().flatten();
-        beside.any(|b| kind(b) == SeatType::Accessible && lines.iter().any(|line| line.seat == b))
+        beside.any(|b| kind(b) == SeatType::Accessible && seats.contains(&b))
     };
-    let alone: Vec<String> = lines
+    let alone: Vec<String> = seats
         .iter()
-        .filter(|line| kind(line.seat) == SeatType::Companion && !accompanied(line.seat))
-        .map(|line| show.plan.place(line.seat).name.clone())
+        .filter(|seat| kind(**seat) == SeatType::Companion && !accompanied(**seat))
+        .map(|seat| show.plan.place(*seat).name.to_owned())
         .collect();
     if alone.is_empty() { Ok(()) } else { Err(Refusal::CompanionAlone(alone)) }
 }
@@ -256,7 +266,7 @@ fn no_companion_alone(show: &Show, lines: &[SeatLine]) -> Result<(), Refusal> {
 /// Free seats that taking `taken` leaves single between taken ones, where it could be helped: whoever takes
 /// all but one of a run of free seats cannot but leave one.
 fn new_single_gaps(show: &Show, taken: &BTreeSet<u32>, own: Option<ReservationId>) -> Vec<u32> {
-    let free = |seat: u32| match show.seats[seat as usize] {
+    let free = |seat: u32| match show.seat_state(seat) {
         SeatState::Free => true,
         SeatState::Held(by) => Some(by) == own,
         SeatState::Sold(_) | SeatState::Blocked => false,
@@ -324,7 +334,7 @@ fn price_seats(
         if !seen.insert(seat) {
             return Err(Refusal::DuplicateSeat(name.clone()));
         }
-        let free = match show.seats[seat as usize] {
+        let free = match show.seat_state(seat) {
             SeatState::Free => true,
             SeatState::Held(by) => Some(by) == own,
             SeatState::Sold(_) | SeatState::Blocked => false,
@@ -392,7 +402,7 @@ fn can_retake(show: &Show, reservation: &Reservation, payment: &Payment, now: Ti
         && no_other_payment(show, reservation, payment.id)
         && show.status == ShowStatus::Scheduled
         && now < show.starts_at
-        && reservation.given_up.iter().all(|line| show.seats[line.seat as usize] == SeatState::Free)
+        && reservation.given_up.iter().all(|line| show.seats[line.seat as usize].is_free())
 }
 
 /// Whether nothing else pays, or may yet pay, for the same reservation. What came for nothing pays for nothing.
@@ -403,7 +413,7 @@ fn no_other_payment(show: &Show, reservation: &Reservation, id: PaymentId) -> bo
         .all(|p| p.status == PaymentStatus::Failed || p.unclaimed)
 }
 
-fn new_tickets(show: &Show, seats: &[SeatLine], chance: u32, now: Timestamp) -> Vec<TicketId> {
+fn new_tickets(show: &Show, seats: &[Line], chance: u32, now: Timestamp) -> Vec<TicketId> {
     let id = show.plan.facts.show;
     (0..).zip(seats).map(|(n, _)| TicketId::new(id, now, chance.wrapping_add(n))).collect()
 }
@@ -473,8 +483,8 @@ fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {
         }
         _ => None,
     };
-    let kept: Vec<SeatLine> =
-        reservation.seats.iter().filter(|line| !lines.contains(line)).cloned().collect();
+    let kept = reservation.seats.iter().filter(|line| !lines.contains(line));
+    let kept: Vec<u32> = kept.map(|line| line.seat).collect();
     no_companion_alone(show, &kept)?;
     let seats = lines.iter().map(|line| line.seat).collect();
     Ok(vec![Event::Canceled(Cancellation { reservation: reservation.id, seats, refund })])
@@ -485,7 +495,7 @@ pub fn chosen<'a>(
     show: &Show,
     reservation: &'a Reservation,
     names: Option<&[String]>,
-) -> Result<Vec<&'a SeatLine>, Refusal> {
+) -> Result<Vec<&'a Line>, Refusal> {
     let Some(names) = names else { return Ok(reservation.seats.iter().collect()) };
     if names.is_empty() {
         return Err(Refusal::NoSeats);
@@ -539,7 +549,7 @@ fn settle_refund(show: &Show, id: RefundId, failed: Option<&str>) -> Decided {
 
 fn check_in(show: &Show, command: &CheckIn, now: Timestamp) -> Decided {
     let (_, ticket) = show.ticket(command.ticket).ok_or(Refusal::UnknownTicket)?;
-    match show.nonces.get(&command.nonce) {
+    match show.nonces.get(command.nonce.as_str()) {
         Some(used_for) if *used_for == command.ticket => return Ok(Vec::new()),
         Some(_) => return Err(Refusal::NonceReused),
         None => {}

@@ -57,7 +57,8 @@ pub struct Key {
     pub body: [u8; 16],
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How it is read stands in `reading.rs`: once more all kinds, and which fields may be missing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "e", rename_all = "snake_case")]
 pub enum Event {
     /// A process began to lead under this ballot; everything before it is committed.
@@ -71,26 +72,26 @@ pub enum Event {
     Reserved {
         reservation: ReservationId,
         reference: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         customer: Option<UserId>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         contact: Option<String>,
         seats: Vec<SeatLine>,
         expires_at: Timestamp,
         /// Since when this buyer has held seats without paying, where that began before this reservation.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         held_since: Option<Timestamp>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         origin: Option<Origin>,
         /// The rules that staff set aside for it; the group says who.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         waived: Vec<Rule>,
     },
     /// Other seats for the same reservation; the deadline stays.
     SeatsChanged {
         reservation: ReservationId,
         seats: Vec<SeatLine>,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         waived: Vec<Rule>,
     },
     /// The time ran out; the seats are free.
@@ -103,7 +104,7 @@ pub enum Event {
         reservation: ReservationId,
         method: Method,
         amount: i64,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         token: Option<String>,
     },
     /// The provider has it and will say later.
@@ -151,7 +152,7 @@ pub enum Event {
         starts_at: Timestamp,
     },
     OnSaleChanged {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         on_sale_at: Option<Timestamp>,
     },
     /// Nothing is sold any more; what was sold is canceled and refunded by events that follow.
@@ -169,7 +170,7 @@ pub enum Event {
         ticket: TicketId,
         nonce: String,
         at: Timestamp,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         forced: bool,
     },
 }
@@ -288,16 +289,34 @@ pub fn decode(format: i16, bytes: &[u8]) -> Result<Vec<Group>, String> {
 }
 
 mod hex16 {
+    use std::fmt;
+
     use data_encoding::HEXLOWER;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::{Error, Unexpected, Visitor};
+    use serde::{Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(bytes: &[u8; 16], s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&HEXLOWER.encode(bytes))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 16], D::Error> {
-        let text = String::deserialize(d)?;
-        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
-        bytes.try_into().map_err(|_| D::Error::custom("expected 16 bytes"))
+        d.deserialize_str(Text)
+    }
+
+    /// Read where it stands.
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = [u8; 16];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("16 bytes in lower-case hex")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<[u8; 16], E> {
+            let mut bytes = [0; 16];
+            let whole = text.len() == 32 && HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok();
+            if whole { Ok(bytes) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+        }
     }
 }

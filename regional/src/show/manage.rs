@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::command::{ChangeShow, Refusal};
 use super::event::{Cancellation, Event, GivenBack};
 use super::money::paid_by;
-use super::state::{Reservation, ReservationStatus, SeatState, Show, ShowStatus};
+use super::state::{Reservation, ReservationStatus, SeatStatus, Show, ShowStatus};
 
 type Decided = Result<Vec<Event>, Refusal>;
 
@@ -16,14 +16,14 @@ type Decided = Result<Vec<Event>, Refusal>;
 pub(super) fn block(show: &Show, names: &[String], reason: &str) -> Decided {
     scheduled(show)?;
     let seats = named(show, names)?;
-    let state = |seat: &u32| show.seats[*seat as usize];
-    let taken = |seat: &&u32| matches!(state(seat), SeatState::Held(_) | SeatState::Sold(_));
+    let state = |seat: &u32| show.seats[*seat as usize].status();
+    let taken = |seat: &&u32| matches!(state(seat), SeatStatus::Held | SeatStatus::Sold);
     let unavailable: Vec<String> =
-        seats.iter().filter(taken).map(|seat| show.plan.place(*seat).name.clone()).collect();
+        seats.iter().filter(taken).map(|seat| show.plan.place(*seat).name.to_owned()).collect();
     if !unavailable.is_empty() {
         return Err(Refusal::SeatsUnavailable(unavailable));
     }
-    let seats: Vec<u32> = seats.into_iter().filter(|seat| state(seat) == SeatState::Free).collect();
+    let seats: Vec<u32> = seats.into_iter().filter(|seat| state(seat) == SeatStatus::Free).collect();
     Ok(if seats.is_empty() { Vec::new() } else { vec![Event::Blocked { seats, reason: reason.to_owned() }] })
 }
 
@@ -31,7 +31,7 @@ pub(super) fn block(show: &Show, names: &[String], reason: &str) -> Decided {
 pub(super) fn unblock(show: &Show, names: &[String]) -> Decided {
     let seats = named(show, names)?;
     let seats: Vec<u32> =
-        seats.into_iter().filter(|s| show.seats[*s as usize] == SeatState::Blocked).collect();
+        seats.into_iter().filter(|s| show.seats[*s as usize].status() == SeatStatus::Blocked).collect();
     Ok(if seats.is_empty() { Vec::new() } else { vec![Event::Unblocked { seats }] })
 }
 

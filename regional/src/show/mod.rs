@@ -8,11 +8,17 @@
 
 mod apply;
 mod best;
+mod buyers;
 mod command;
 mod decide;
 mod event;
+mod index;
+mod keys;
 mod manage;
 mod money;
+mod plan;
+mod reading;
+mod slab;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,7 +34,9 @@ pub use event::{
     RefundTier, Rule, SeatLine, decode, encode,
 };
 pub use money::{Quote, quote};
+pub use plan::{Category, Place, Plan, Row, Spot};
+pub use slab::{Named, Slab, Slot};
 pub use state::{
-    Admission, FirstResult, Method, Payment, PaymentStatus, Plan, Refund, RefundStatus, Reservation,
-    ReservationStatus, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus, Waiver,
+    Admission, FirstResult, Line, Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
+    ReservationStatus, Seat, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus, Waiver,
 };

@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 
 use super::command::Refusal;
-use super::event::SeatLine;
-use super::state::{Payment, PaymentStatus, Reservation, Show};
+use super::state::{Line, Payment, PaymentStatus, Reservation, Show};
 
 /// An offer: what would go back now, and what the cinema keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub struct Quote {
 pub fn quote(
     show: &Show,
     reservation: &Reservation,
-    lines: &[&SeatLine],
+    lines: &[&Line],
     by_staff: bool,
     now: Timestamp,
 ) -> Result<Quote, Refusal> {

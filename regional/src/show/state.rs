@@ -1,15 +1,19 @@
 //! What a show's journal folds to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 
-use common::{Money, PaymentId, RefundId, ReservationId, TicketId, UserId};
+use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
-use super::event::{Created, Key, Origin, Rule, SeatLine};
-use crate::halls::layout::SeatType;
+use super::buyers::Buyers;
+use super::event::{Key, Origin, Rule, SeatLine};
+use super::index::{Index, hash};
+use super::keys::Keys;
+use super::plan::{Category, Plan};
+use super::slab::{Named, Slab, Slot};
 
 /// How a reservation is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -56,6 +60,45 @@ impl SeatState {
     }
 }
 
+/// A seat as the state keeps it: its status in two bits, and the slot of the reservation that has it in the
+/// others. [`Show::seat_state`] tells whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(u32);
+
+impl Seat {
+    pub(super) const FREE: Self = Self(SeatStatus::Free as u32);
+    pub(super) const BLOCKED: Self = Self(SeatStatus::Blocked as u32);
+
+    /// A billion reservations of one show would not fit into memory.
+    pub(super) fn held(by: Slot) -> Self {
+        Self(by.number() << 2 | SeatStatus::Held as u32)
+    }
+
+    pub(super) fn sold(to: Slot) -> Self {
+        Self(to.number() << 2 | SeatStatus::Sold as u32)
+    }
+
+    pub fn status(self) -> SeatStatus {
+        [SeatStatus::Free, SeatStatus::Held, SeatStatus::Sold, SeatStatus::Blocked][self.0 as usize & 3]
+    }
+
+    pub fn is_free(self) -> bool {
+        self == Self::FREE
+    }
+
+    fn taken_by(self) -> Option<Slot> {
+        Slot::from_number(self.0 >> 2)
+    }
+}
+
+/// One seat of a reservation, with its price at the time; [`Show::category`] tells the category's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub seat: u32,
+    pub category: Category,
+    pub amount: i64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReservationStatus {
@@ -66,26 +109,35 @@ pub enum ReservationStatus {
     Refunded,
 }
 
+/// Lists are thin, since most of them are empty, or of one or two.
 #[derive(Clone, Debug)]
 pub struct Reservation {
     pub id: ReservationId,
-    pub reference: String,
+    pub reference: Box<str>,
     pub customer: Option<UserId>,
-    pub contact: Option<String>,
+    pub contact: Option<Box<str>>,
     /// What it holds now; empty once it is over.
-    pub seats: Vec<SeatLine>,
+    pub seats: ThinVec<Line>,
     /// What it last held, for showing it when it is over.
-    pub given_up: Vec<SeatLine>,
+    pub given_up: ThinVec<Line>,
     pub status: ReservationStatus,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     /// Since when its buyer has held seats without paying; before `created_at` where holds follow each other.
     pub held_since: Timestamp,
     pub origin: Option<Origin>,
-    pub payments: Vec<PaymentId>,
-    pub tickets: Vec<Ticket>,
+    pub payments: ThinVec<PaymentId>,
+    pub tickets: ThinVec<Ticket>,
     /// Rules that staff set aside for it.
-    pub waivers: Vec<Waiver>,
+    pub waivers: ThinVec<Waiver>,
+}
+
+impl Named for Reservation {
+    type Id = ReservationId;
+
+    fn id(&self) -> &ReservationId {
+        &self.id
+    }
 }
 
 /// A rule set aside, by whom and when.
@@ -122,9 +174,9 @@ pub enum TicketStatus {
 pub struct Ticket {
     pub id: TicketId,
     pub seat: u32,
-    pub category: String,
+    pub category: Category,
     pub status: TicketStatus,
-    pub admission: Option<Admission>,
+    pub admission: Option<Box<Admission>>,
 }
 
 #[derive(Clone, Debug)]
@@ -149,7 +201,7 @@ pub enum PaymentStatus {
 pub enum FirstResult {
     Pending,
     Completed,
-    Failed { reason: String, declined: bool },
+    Failed { reason: Box<str>, declined: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -157,18 +209,26 @@ pub struct Payment {
     pub id: PaymentId,
     pub reservation: ReservationId,
     pub method: Method,
-    pub token: Option<String>,
+    pub token: Option<Box<str>>,
     pub amount: i64,
     pub status: PaymentStatus,
     pub first: Option<FirstResult>,
     /// Why no money moved, where none did.
-    pub failure: Option<String>,
+    pub failure: Option<Box<str>>,
     /// Sum of refunds started and not failed.
     pub refunded: i64,
     /// It came for nothing: what it paid for is had by nobody, or by another payment.
     pub unclaimed: bool,
     pub started_at: Timestamp,
     pub settled_at: Option<Timestamp>,
+}
+
+impl Named for Payment {
+    type Id = PaymentId;
+
+    fn id(&self) -> &PaymentId {
+        &self.id
+    }
 }
 
 impl Payment {
@@ -195,135 +255,23 @@ pub struct Refund {
     pub id: RefundId,
     pub payment: PaymentId,
     pub amount: i64,
-    pub reason: String,
+    pub reason: Box<str>,
     pub status: RefundStatus,
     pub at: Timestamp,
+}
+
+impl Named for Refund {
+    type Id = RefundId;
+
+    fn id(&self) -> &RefundId {
+        &self.id
+    }
 }
 
 impl Refund {
     /// Whether the money is still on its way.
     pub fn is_open(&self) -> bool {
         self.status == RefundStatus::Pending
-    }
-}
-
-/// A key that was used: what was asked, and where in the journal what it did stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UsedKey {
-    pub body: [u8; 16],
-    pub seq: u64,
-    pub index: u32,
-    pub at: Timestamp,
-}
-
-/// One seat of the hall, as it does not change.
-#[derive(Debug)]
-pub struct Place {
-    /// `A1`
-    pub name: String,
-    pub kind: SeatType,
-}
-
-/// Where a seat is, in seats to the right and rows from the screen.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Spot {
-    pub x: f32,
-    pub y: f32,
-}
-
-/// What never changes once a show is created; shared by all copies of its state.
-#[derive(Debug)]
-pub struct Plan {
-    pub facts: Created,
-    pub places: Vec<Place>,
-    by_name: HashMap<String, u32>,
-    spots: Vec<Spot>,
-    rows: Vec<Range<u32>>,
-    /// The x of the screen's middle; the least and the greatest y.
-    middle: f32,
-    depth: (f32, f32),
-}
-
-/// Seats of a row further apart than this have an aisle between them.
-const NEIGHBOURS: f32 = 1.5;
-
-impl Plan {
-    pub(super) fn new(facts: Created) -> Self {
-        let places: Vec<Place> = facts
-            .rows
-            .iter()
-            .flat_map(|row| {
-                row.seats.iter().map(|s| Place { name: format!("{}{}", row.row, s.number), kind: s.kind })
-            })
-            .collect();
-        let by_name = (0..).zip(&places).map(|(index, place)| (place.name.clone(), index)).collect();
-        let (mut spots, mut rows) = (Vec::with_capacity(places.len()), Vec::with_capacity(facts.rows.len()));
-        for (y, row) in (0_u16..).zip(&facts.rows) {
-            let first = spots.len() as u32;
-            // Older journals have no places on the map; then a row's seats stand side by side from the left.
-            spots.extend((0_u16..).zip(&row.seats).map(|(x, seat)| Spot {
-                x: seat.x.unwrap_or_else(|| x.into()),
-                y: row.y.unwrap_or_else(|| y.into()),
-            }));
-            rows.push(first..spots.len() as u32);
-        }
-        let range = |of: fn(&Spot) -> f32| {
-            let values = || spots.iter().map(of);
-            (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max))
-        };
-        let (left, right) = range(|spot| spot.x);
-        let depth = range(|spot| spot.y);
-        Self { facts, places, by_name, spots, rows, middle: (left + right) / 2.0, depth }
-    }
-
-    pub(super) fn rows(&self) -> &[Range<u32>] {
-        &self.rows
-    }
-
-    pub(super) fn at(&self, seat: u32) -> Spot {
-        self.spots[seat as usize]
-    }
-
-    pub(super) fn middle(&self) -> f32 {
-        self.middle
-    }
-
-    pub(super) fn depth(&self) -> (f32, f32) {
-        self.depth
-    }
-
-    /// The seats directly beside this one, in its row and with no aisle between.
-    pub(super) fn beside(&self, seat: u32) -> [Option<u32>; 2] {
-        let left = seat.checked_sub(1).filter(|left| self.are_neighbours(*left, seat));
-        let right = Some(seat + 1).filter(|right| self.are_neighbours(seat, *right));
-        [left, right]
-    }
-
-    /// Whether `right` stands directly beside `left`, which is the seat before it.
-    pub(super) fn are_neighbours(&self, left: u32, right: u32) -> bool {
-        let row = self.rows.partition_point(|row| row.end <= left);
-        self.rows.get(row).is_some_and(|row| row.contains(&right))
-            && (self.at(right).x - self.at(left).x).abs() <= NEIGHBOURS
-    }
-
-    /// The seat's index, from its name.
-    pub fn seat(&self, name: &str) -> Option<u32> {
-        self.by_name.get(name).copied()
-    }
-
-    pub fn place(&self, seat: u32) -> &Place {
-        &self.places[seat as usize]
-    }
-
-    /// The price of a seat for a category of visitor, in minor units.
-    pub fn price(&self, seat: u32, category: &str) -> Option<i64> {
-        let kind = self.place(seat).kind;
-        let line = self.facts.prices.iter().find(|p| p.seat_type == kind && p.category == category);
-        line.map(|p| p.amount)
-    }
-
-    pub fn money(&self, amount: i64) -> Money {
-        Money::new(amount, self.facts.currency)
     }
 }
 
@@ -339,39 +287,77 @@ pub struct Show {
     pub seq: u64,
     /// The time of the last entry; the next is not before it.
     pub last_at: Timestamp,
-    pub seats: Vec<SeatState>,
-    pub reservations: BTreeMap<ReservationId, Reservation>,
-    pub payments: BTreeMap<PaymentId, Payment>,
-    pub refunds: BTreeMap<RefundId, Refund>,
+    pub seats: Box<[Seat]>,
+    pub reservations: Slab<Reservation>,
+    pub payments: Slab<Payment>,
+    pub refunds: Slab<Refund>,
     /// Seats off sale, with the reason.
     pub blocks: BTreeMap<u32, String>,
-    pub(super) ticket_of: HashMap<TicketId, ReservationId>,
-    pub(super) nonces: HashMap<String, TicketId>,
-    pub(super) keys: HashMap<[u8; 16], UsedKey>,
-    /// Keys by age, oldest first, for forgetting them.
-    pub(super) keys_by_age: BTreeSet<(Timestamp, [u8; 16])>,
+    /// Categories that stand in the journal, but not among the prices.
+    pub(super) more_categories: Vec<Box<str>>,
+    /// Each ticket's reservation, and its place there.
+    pub(super) tickets: Index<(Slot, u32)>,
+    pub(super) buyers: Buyers,
+    pub(super) nonces: HashMap<Box<str>, TicketId>,
+    pub(super) keys: Keys,
     /// Unpaid reservations by deadline.
-    pub(super) deadlines: BTreeSet<(Timestamp, ReservationId)>,
+    pub(super) deadlines: BTreeSet<(Timestamp, Slot)>,
 }
 
 impl Show {
     /// The reservation and ticket of a ticket id.
     pub fn ticket(&self, id: TicketId) -> Option<(&Reservation, &Ticket)> {
-        let reservation = self.reservations.get(self.ticket_of.get(&id)?)?;
-        reservation.tickets.iter().find(|t| t.id == id).map(|t| (reservation, t))
+        let (slot, at) = self.ticket_place(id)?;
+        let reservation = &self.reservations[slot];
+        reservation.tickets.get(at as usize).map(|ticket| (reservation, ticket))
+    }
+
+    pub(super) fn ticket_place(&self, id: TicketId) -> Option<(Slot, u32)> {
+        self.tickets.find(hash(Some(id)), |place| ticket_at(&self.reservations, place) == Some(id))
+    }
+
+    /// One seat as it is now, and whose it is.
+    pub fn seat_state(&self, seat: u32) -> SeatState {
+        let state = self.seats[seat as usize];
+        match (state.status(), state.taken_by()) {
+            (SeatStatus::Held, Some(by)) => SeatState::Held(self.reservations[by].id),
+            (SeatStatus::Sold, Some(to)) => SeatState::Sold(self.reservations[to].id),
+            (SeatStatus::Blocked, _) => SeatState::Blocked,
+            (SeatStatus::Free | SeatStatus::Held | SeatStatus::Sold, _) => SeatState::Free,
+        }
+    }
+
+    /// All seats, by their index.
+    pub fn seat_states(&self) -> impl Iterator<Item = SeatState> {
+        (0..self.plan.seats()).map(|seat| self.seat_state(seat))
+    }
+
+    /// The name of a category.
+    pub fn category(&self, category: Category) -> &str {
+        let (at, known) = (usize::from(category.0), self.plan.categories());
+        known.get(at).unwrap_or_else(|| &self.more_categories[at - known.len()])
+    }
+
+    /// A line of an event as the state keeps it; none where its category stands nowhere in the show yet.
+    pub fn line(&self, line: &SeatLine) -> Option<Line> {
+        let mut known = self.plan.categories().iter().chain(&self.more_categories);
+        let at = known.position(|name| **name == *line.category)?;
+        let category = Category(u16::try_from(at).ok()?);
+        Some(Line { seat: line.seat, category, amount: line.amount })
     }
 
     /// The reservations of the customer, or for the same contact.
-    pub fn of_buyer(
-        &self,
+    pub fn of_buyer<'a>(
+        &'a self,
         customer: Option<UserId>,
         contact: Option<&str>,
-    ) -> impl Iterator<Item = &Reservation> {
-        self.reservations.values().filter(move |r| {
-            let contact =
-                contact.is_some_and(|c| r.contact.as_deref().is_some_and(|o| o.eq_ignore_ascii_case(c)));
-            contact || (customer.is_some() && r.customer == customer)
-        })
+    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+        let (buyers, all) = (&self.buyers, &self.reservations);
+        let own = customer.map(|customer| buyers.of_customer(all, customer));
+        let same = contact.map(|contact| buyers.of_contact(all, contact));
+        let others = same.into_iter().flatten();
+        let others = others.filter(move |r| customer.is_none() || r.customer != customer);
+        own.into_iter().flatten().chain(others)
     }
 
     /// Seats held or bought by the customer, or for the same contact.
@@ -381,13 +367,13 @@ impl Show {
 
     /// Seats held or bought from this address, by whomsoever.
     pub fn seats_from(&self, origin: Origin) -> usize {
-        self.reservations.values().filter(|r| r.origin == Some(origin)).map(|r| r.seats.len()).sum()
+        self.buyers.of_origin(&self.reservations, origin).map(|r| r.seats.len()).sum()
     }
 
     /// Whether a free seat has no free neighbour, once those in `taken` are. `walls`: the end of a row or an
     /// aisle counts like a taken seat.
     pub(super) fn is_single_gap(&self, seat: u32, taken: &impl Fn(u32) -> bool, walls: bool) -> bool {
-        let free = |seat: u32| self.seats[seat as usize] == SeatState::Free && !taken(seat);
+        let free = |seat: u32| self.seats[seat as usize].is_free() && !taken(seat);
         (seat as usize) < self.seats.len()
             && free(seat)
             && self.plan.beside(seat).iter().all(|beside| beside.map_or(walls, |beside| !free(beside)))
@@ -411,4 +397,8 @@ impl Show {
     pub fn key_use(&self, key: &Key) -> Option<(u64, u32)> {
         self.keys.get(&key.id).map(|used| (used.seq, used.index))
     }
+}
+
+pub(super) fn ticket_at(all: &Slab<Reservation>, (slot, at): (Slot, u32)) -> Option<TicketId> {
+    all[slot].tickets.get(at as usize).map(|ticket| ticket.id)
 }

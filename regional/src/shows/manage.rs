@@ -54,7 +54,7 @@ pub struct Block {
 fn blocks(host: &Host) -> Response {
     let blocks = host.read(|show| {
         let block = |(seat, reason): (&u32, &String)| Block {
-            seat: show.plan.place(*seat).name.clone(),
+            seat: show.plan.place(*seat).name.to_owned(),
             reason: reason.clone(),
         };
         show.blocks.iter().map(block).collect()

@@ -151,7 +151,7 @@ impl Suggestion {
             let place = plan.place(*seat);
             let price = plan.money(plan.price(*seat, category)?);
             let category = category.to_owned();
-            Some(SuggestedSeat { seat: place.name.clone(), kind: place.kind, category, price })
+            Some(SuggestedSeat { seat: place.name.to_owned(), kind: place.kind, category, price })
         };
         let seats: Vec<SuggestedSeat> = seats.iter().map(seat).collect::<Option<_>>()?;
         let total = plan.money(seats.iter().map(|seat| seat.price.amount).sum());

@@ -97,14 +97,14 @@ async fn read(
 
 fn view(app: &App, show: &Show, id: TicketId) -> Option<(TicketView, Option<UserId>)> {
     let (reservation, ticket) = show.ticket(id)?;
-    let seat = show.plan.place(ticket.seat).name.clone();
+    let seat = show.plan.place(ticket.seat).name.to_owned();
     let view = TicketView {
         id,
         reservation_id: reservation.id,
         show_id: show.plan.facts.show,
         token: app.ticket_keys.token(id, &seat),
         seat,
-        category: ticket.category.clone(),
+        category: show.category(ticket.category).to_owned(),
         status: ticket.status,
         admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
         show: ShowBrief::of(show),
@@ -219,8 +219,8 @@ fn admitted(show: &Show, id: TicketId) -> Option<Admitted> {
         result: "admitted",
         ticket_id: id,
         reservation_id: reservation.id,
-        seat: show.plan.place(ticket.seat).name.clone(),
-        category: ticket.category.clone(),
+        seat: show.plan.place(ticket.seat).name.to_owned(),
+        category: show.category(ticket.category).to_owned(),
         admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
     })
 }

@@ -106,10 +106,10 @@ impl Ledger {
                     .push((Rule::Fold, format!("{id} folds to {status:?} with {refunded:?} given back")));
             }
         }
-        for (seat, state) in (0..).zip(&show.seats) {
+        for (seat, state) in (0..).zip(show.seat_states()) {
             let holder = match state {
                 SeatState::Free => None,
-                SeatState::Held(by) | SeatState::Sold(by) => Some(Holder::Reservation(*by)),
+                SeatState::Held(by) | SeatState::Sold(by) => Some(Holder::Reservation(by)),
                 SeatState::Blocked => Some(Holder::Block),
             };
             let own = self.holders.get(&seat).copied();
@@ -117,7 +117,7 @@ impl Ledger {
                 self.found.push((Rule::Fold, format!("seat {seat} folds to {state:?}, but {own:?} has it")));
             }
         }
-        for (id, reservation) in &show.reservations {
+        for (id, reservation) in show.reservations.iter() {
             let live = matches!(reservation.status, ReservationStatus::Reserved | ReservationStatus::Paid);
             if self.bookings.get(id).is_none_or(|booking| booking.over == live) {
                 let status = reservation.status;

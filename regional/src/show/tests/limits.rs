@@ -68,7 +68,7 @@ fn one_address_has_as_many_seats_as_ten_customers() {
     let mut facts = rules::hall(4, 8);
     facts.max_seats_per_customer = Some(2);
     let mut stage = Stage::of(facts);
-    let names: Vec<String> = stage.show.plan.places.iter().map(|place| place.name.clone()).collect();
+    let names: Vec<String> = stage.show.plan.places().map(|place| place.name.to_owned()).collect();
     for pair in names[..20].chunks(2) {
         stage.wish(from(1, &[&pair[0], &pair[1]])).unwrap();
     }

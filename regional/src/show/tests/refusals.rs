@@ -113,7 +113,7 @@ fn story() -> Vec<Refusal> {
         facts.max_seats_per_customer = Some(1);
         facts
     });
-    let seats: Vec<String> = crowded.show.plan.places.iter().map(|place| place.name.clone()).collect();
+    let seats: Vec<String> = crowded.show.plan.places().map(|place| place.name.to_owned()).collect();
     let from = |seat: &str| Wanted {
         customer: Some(UserId::new()),
         origin: Some(Origin(7)),

@@ -332,7 +332,7 @@ pub(super) fn hall(rows: u16, seats: u16) -> Created {
 fn best(stage: &mut Stage, count: usize, kind: Option<SeatType>) -> Result<Vec<String>, Refusal> {
     let id = stage.wish(Wanted::new(Wish::Best { count, kind, category: None }))?;
     let plan = stage.show.plan.clone();
-    Ok(stage.reservation(id).seats.iter().map(|line| plan.place(line.seat).name.clone()).collect())
+    Ok(stage.reservation(id).seats.iter().map(|line| plan.place(line.seat).name.to_owned()).collect())
 }
 
 #[test]

@@ -21,6 +21,28 @@ fn format_1_still_folds() {
     assert_eq!(show.refunds.len(), 4);
 }
 
+/// Another of format 1, with what limits left in journals: where a customer came from, since when one held
+/// seats, and what staff set aside.
+const FORMAT_1_LIMITS: &str = include_str!("format_1_limits.jsonl");
+
+#[test]
+fn limits_in_format_1_still_fold() {
+    let mut show = None;
+    for (seq, line) in (1..).zip(FORMAT_1_LIMITS.lines()) {
+        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
+        show = Show::fold(show, seq, &groups).unwrap();
+    }
+    let show = show.unwrap();
+    let [lapsed, again, staff] = &show.reservations.values().collect::<Vec<_>>()[..] else { panic!("three") };
+    assert_eq!(again.held_since, lapsed.created_at, "one hold after another");
+    assert_eq!((lapsed.origin, again.origin, staff.origin), (Some(Origin(7)), Some(Origin(7)), None));
+    assert_eq!(show.seats_from(Origin(7)), 1);
+    let rules: Vec<Rule> = staff.waivers.iter().map(|waiver| waiver.rule).collect();
+    assert_eq!(rules, [Rule::SeatLimit, Rule::SeatLimit]);
+    assert!(staff.waivers.iter().all(|waiver| waiver.by.is_some()));
+    assert_eq!(staff.seats.len(), 7);
+}
+
 /// Every kind of event stands in the sample; a new kind needs a new sample line.
 #[test]
 fn the_sample_has_every_kind_of_event() {
@@ -103,7 +125,32 @@ fn write_sample() {
     let starts_at = Some(start() + SignedDuration::from_hours(30));
     stage.tell(Command::ChangeShow(ChangeShow { starts_at, on_sale_at: Some(None) }));
     stage.tell(Command::CancelShow { reason: "no power".into() });
+    write(&stage, &path);
+    write(&limits(), &format!("{path}.limits"));
+}
+
+fn write(stage: &Stage, path: &str) {
     let lines: Vec<String> =
         stage.journal.iter().map(|groups| String::from_utf8(encode(groups)).unwrap()).collect();
     std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+fn limits() -> Stage {
+    let mut stage = Stage::new();
+    let (customer, staff) = (UserId::new(), UserId::new());
+    let own = |names: &[&str]| Wanted {
+        customer: Some(customer),
+        contact: Some("Guest@example.com".into()),
+        origin: Some(Origin(7)),
+        ..Wanted::seats(names)
+    };
+    stage.wish(own(&["B4"])).unwrap();
+    stage.pass(601);
+    stage.wish(own(&["B4"])).unwrap();
+    let group = Wanted { staff: Some(staff), ..Wanted::seats(&["A1", "A2", "A3", "A4", "B1", "B2"]) };
+    let group = stage.wish(Wanted { customer: Some(customer), ..group }).unwrap();
+    let seats = ["A1", "A2", "A3", "A4", "B1", "B2", "B3"].map(|name| (name.to_owned(), None)).into();
+    let change = Command::ChangeSeats(ChangeSeats { reservation: group, seats, by_staff: true });
+    stage.ask(Asked { command: change, by: Some(staff), key: None, trace: None });
+    stage
 }

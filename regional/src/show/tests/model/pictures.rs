@@ -32,17 +32,21 @@ pub struct Seen {
 }
 
 pub fn of_show(show: &Show) -> Picture {
-    let name = |seat: u32| show.plan.place(seat).name.clone();
-    let seats = (0..).zip(&show.seats).map(|(seat, state)| {
+    let name = |seat: u32| show.plan.place(seat).name.to_owned();
+    let seats = (0..).zip(show.seat_states()).map(|(seat, state)| {
         let owner = match state {
-            SeatState::Held(id) | SeatState::Sold(id) => Some(*id),
+            SeatState::Held(id) | SeatState::Sold(id) => Some(id),
             SeatState::Free | SeatState::Blocked => None,
         };
         (name(seat), (state.status(), owner))
     });
     let seen = |r: &Reservation| Seen {
         status: r.status,
-        seats: r.seats.iter().map(|l| (name(l.seat), l.category.clone(), l.amount)).collect(),
+        seats: r
+            .seats
+            .iter()
+            .map(|l| (name(l.seat), show.category(l.category).to_owned(), l.amount))
+            .collect(),
         total: r.total_minor(),
         expires_at: r.expires_at,
         waived: r.waivers.iter().map(|w| w.rule).collect(),
@@ -83,19 +87,17 @@ pub fn of_model(slow: &Slow) -> Picture {
 
 /// Everything that a show knows, also what cannot be seen from outside, in a fixed order.
 pub fn whole(show: &Show) -> String {
-    let mut hashed: Vec<String> = show.ticket_of.iter().map(|known| format!("{known:?}")).collect();
-    hashed.extend(show.nonces.iter().map(|used| format!("{used:?}")));
-    hashed.extend(show.keys.iter().map(|used| format!("{used:?}")));
+    let mut hashed: Vec<String> = show.nonces.iter().map(|used| format!("{used:?}")).collect();
     hashed.sort();
     format!(
         "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
         (show.status, show.starts_at, show.on_sale_at, show.seq, show.last_at),
-        show.seats,
+        (&show.seats, &show.more_categories),
         show.reservations,
         show.payments,
         show.refunds,
         show.blocks,
-        (&show.deadlines, &show.keys_by_age),
+        (&show.deadlines, &show.keys),
         hashed
     )
 }

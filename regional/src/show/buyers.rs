@@ -1,0 +1,92 @@
+//! Whose reservations are whose: by customer, by contact, and by the address they came from, so that the
+//! limits of one buyer are checked without a look at all the others.
+
+use std::hash::{Hash, Hasher};
+
+use common::UserId;
+
+use super::event::Origin;
+use super::index::{Index, hash};
+use super::slab::{Slab, Slot};
+use super::state::Reservation;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Buyers {
+    /// The last reservation of each; from there it goes back.
+    customers: Index<Slot>,
+    contacts: Index<Slot>,
+    origins: Index<Slot>,
+    /// For each reservation the ones before it of the same customer, contact and address.
+    before: Vec<[Option<Slot>; 3]>,
+}
+
+/// A contact, however its letters are written.
+struct Folded<'a>(&'a str);
+
+impl Hash for Folded<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for byte in self.0.bytes() {
+            state.write_u8(byte.to_ascii_lowercase());
+        }
+    }
+}
+
+impl Buyers {
+    /// Takes note of the newest reservation.
+    pub fn add(&mut self, all: &Slab<Reservation>, slot: Slot) {
+        let new = &all[slot];
+        let customer = new.customer.and_then(|customer| {
+            let same = |other: Slot| all[other].customer == Some(customer);
+            self.customers.replace(hash(new.customer), slot, same, |other| hash(all[other].customer))
+        });
+        let contact = new.contact.as_deref().and_then(|contact| {
+            let of = |other: Slot| all[other].contact.as_deref().unwrap_or_default();
+            let same = |other| of(other).eq_ignore_ascii_case(contact);
+            self.contacts.replace(hash(Folded(contact)), slot, same, |other| hash(Folded(of(other))))
+        });
+        let origin = new.origin.and_then(|origin| {
+            let same = |other: Slot| all[other].origin == Some(origin);
+            self.origins.replace(hash(new.origin), slot, same, |other| hash(all[other].origin))
+        });
+        if self.before.len() == self.before.capacity() {
+            self.before.reserve_exact(4 + self.before.len() / 4);
+        }
+        self.before.push([customer, contact, origin]);
+    }
+
+    pub fn of_customer<'a>(
+        &'a self,
+        all: &'a Slab<Reservation>,
+        customer: UserId,
+    ) -> impl Iterator<Item = &'a Reservation> {
+        let same = |slot: Slot| all[slot].customer == Some(customer);
+        self.back_from(all, self.customers.find(hash(Some(customer)), same), 0)
+    }
+
+    pub fn of_contact<'a>(
+        &'a self,
+        all: &'a Slab<Reservation>,
+        contact: &str,
+    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+        let same = |slot: Slot| all[slot].contact.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(contact));
+        self.back_from(all, self.contacts.find(hash(Folded(contact)), same), 1)
+    }
+
+    pub fn of_origin<'a>(
+        &'a self,
+        all: &'a Slab<Reservation>,
+        origin: Origin,
+    ) -> impl Iterator<Item = &'a Reservation> {
+        let same = |slot: Slot| all[slot].origin == Some(origin);
+        self.back_from(all, self.origins.find(hash(Some(origin)), same), 2)
+    }
+
+    fn back_from<'a>(
+        &'a self,
+        all: &'a Slab<Reservation>,
+        last: Option<Slot>,
+        way: usize,
+    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+        std::iter::successors(last, move |slot| self.before[slot.at()][way]).map(move |slot| &all[slot])
+    }
+}
