@@ -107,6 +107,11 @@ impl Marquee {
         Ok(())
     }
 
+    /// How many shows are led.
+    pub fn shows(&self) -> u32 {
+        u32::try_from(self.shows.len()).expect("made one by one")
+    }
+
     /// Knows of so many more shows that it owns, of which nobody has asked for any.
     pub fn know_more(&self, shows: u32) {
         (0..shows).for_each(|_| self.owns(ShowId::new(&self.region)));

@@ -4,12 +4,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::ShowId;
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
+use futures::stream::TryChunksError;
 use futures::{Stream, StreamExt, TryStreamExt};
 use tokio_postgres::Row;
 
 use super::entry::{Ballot, Entry, Head, Stored, chain};
 use crate::show::{self, Show};
+
+/// So many entries of a long journal are read together.
+const PAGE: usize = 256;
+/// Pages that are read at once.
+const PAGES: usize = 4;
 
 /// The journals in one store.
 #[derive(Clone)]
@@ -136,16 +142,9 @@ impl Journal {
             let row = client.query_opt(select, &[&show.0, &big(after)]).await?;
             before.1 = row.ok_or_else(|| corrupt(show, after, "the entry is missing"))?.get(0);
         }
-        let select = "SELECT seq, epoch, session, attempt, at, format, hash, events FROM show_journal
-                       WHERE show_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
-        let (show_id, from, to) = (show.0, big(after), big(upto));
-        let statement = client.prepare_cached(select).await?;
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&show_id, &from, &to];
-        let rows = client.query_raw(&statement, params).await?;
-        // The connection goes back to the pool when the last row is read.
-        Ok(rows.map_err(JournalError::from).map(move |row| {
-            let _held = &client;
-            let entry = stored(&row?).read(show, before.0, &before.1)?;
+        let rows = rows(client, show, after, upto).await?;
+        Ok(rows.map(move |row| {
+            let entry = row?.read(show, before.0, &before.1)?;
             before = (entry.seq, entry.hash.clone());
             Ok(entry)
         }))
@@ -158,15 +157,27 @@ impl Journal {
         found.into_iter().next().ok_or_else(|| corrupt(show, seq, "the entry is missing"))
     }
 
-    /// Folds the journal up to `upto`.
+    /// Folds the journal up to `upto`. Of a long one, pages are read while others arrive and are folded.
     pub async fn fold(&self, show: ShowId, upto: u64) -> Result<Option<Show>, JournalError> {
-        let mut entries = std::pin::pin!(self.entries(show, 0, upto).await?);
+        let rows = rows(self.pool.get().await?, show, 0, upto).await?;
+        let mut before = (0, Vec::new());
+        let pages = rows.try_chunks(PAGE).map(move |page| {
+            let page = page.map_err(|TryChunksError(_, error)| error);
+            let from = before.clone();
+            if let Ok(rows) = &page
+                && let Some(last) = rows.last()
+            {
+                before = (before.0 + rows.len() as u64, last.hash.clone());
+            }
+            async move { read(show, from, page?).await }
+        });
+        let mut pages = std::pin::pin!(pages.buffered(PAGES));
         let (mut state, mut last) = (None, 0);
-        while let Some(entry) = entries.next().await {
-            let entry = entry?;
-            last = entry.seq;
-            state =
-                Show::fold(state, entry.seq, &entry.groups).map_err(|why| corrupt(show, entry.seq, why))?;
+        while let Some(page) = pages.next().await {
+            for entry in page? {
+                last = entry.seq;
+                state = Show::fold(state, last, &entry.groups).map_err(|why| corrupt(show, last, why))?;
+            }
         }
         if last == upto { Ok(state) } else { Err(corrupt(show, last + 1, "the entry is missing")) }
     }
@@ -184,6 +195,43 @@ impl Journal {
         let row = client.query_opt("SELECT * FROM show_head WHERE show_id = $1", &[&show.0]).await?;
         Ok(row.map(|row| head(&row).promised))
     }
+}
+
+/// The entries after `after`, in order, up to `upto`, as they are stored.
+async fn rows(
+    client: Object,
+    show: ShowId,
+    after: u64,
+    upto: u64,
+) -> Result<impl Stream<Item = Result<Stored, JournalError>> + use<>, JournalError> {
+    let select = "SELECT seq, epoch, session, attempt, at, format, hash, events FROM show_journal
+                   WHERE show_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
+    let (show_id, from, to) = (show.0, big(after), big(upto));
+    let statement = client.prepare_cached(select).await?;
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&show_id, &from, &to];
+    let rows = client.query_raw(&statement, params).await?;
+    // The connection goes back to the pool when the last row is read.
+    Ok(rows.map(move |row| {
+        let _held = &client;
+        Ok(stored(&row?))
+    }))
+}
+
+/// Reads a page of a journal that goes on from an entry of this number and hash; a full one beside other work.
+async fn read(show: ShowId, from: (u64, Vec<u8>), page: Vec<Stored>) -> Result<Vec<Entry>, JournalError> {
+    let full = page.len() == PAGE;
+    let read = move || {
+        let (mut last, mut before) = from;
+        let mut entries = Vec::with_capacity(page.len());
+        for row in page {
+            let entry = row.read(show, last, &before)?;
+            last = entry.seq;
+            before.clone_from(&entry.hash);
+            entries.push(entry);
+        }
+        Ok(entries)
+    };
+    if full { tokio::task::spawn_blocking(read).await.expect("reading does not panic") } else { read() }
 }
 
 fn corrupt(show: ShowId, seq: u64, why: impl Into<String>) -> JournalError {

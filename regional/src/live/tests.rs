@@ -40,7 +40,7 @@ fn turn(live: &Arc<Live>, seq: u64, seats: &[u32], status: SeatStatus) {
 fn obvious(show: &Show, live: &Live, seats: &[SeatStatus]) -> Value {
     let plan = &show.plan;
     let seats = plan.places().zip(seats).map(|(place, status)| SeatView {
-        seat: &place.name,
+        seat: place.name,
         kind: place.kind,
         status: *status,
         prices: plan
