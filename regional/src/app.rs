@@ -130,8 +130,12 @@ impl App {
             metrics.clone(),
             stop.clone(),
         );
-        let standings =
-            Membership { region: config.region.clone(), view: view.clone(), registry: registry.clone() };
+        let standings = Membership {
+            region: config.region.clone(),
+            view: view.clone(),
+            registry: registry.clone(),
+            guard: guard.clone(),
+        };
         let replicas = ReplicaStore::start(store::Means {
             pool: pool.clone(),
             guard,

@@ -140,13 +140,15 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         replication_url: config.replication.url(),
         ticket_keys: announced,
     };
-    let opened = until(&stop, &registered, async || Ok(announced.open(&registry).await?)).await;
+    let admitted = || replicas::run::admit(&registry, &announced, &guard, &pool);
+    let opened = until(&stop, &registered, admitted).await;
     let Some(opened) = opened else { return Ok(()) };
     let caught_up = CaughtUp::default();
     let keeper = Keeper {
         registry: registry.clone(),
         announced,
-        pool: migrations::pool(config.postgres_url.reveal(), 1)?,
+        pool: migrations::pool_with(config.postgres_url.reveal(), 1, Some(guard.hook()))?,
+        guard: guard.clone(),
         caught_up: caught_up.clone(),
     };
     let session = keeper.start(opened, stop.clone());
@@ -189,7 +191,11 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let router = router.route("/openapi.json", get(move || async move { json(document) }));
     let edge = Edge::new("regional", Some(&region))?;
     tracing::info!(%region, session = opened, "serving");
-    common::http::serve(listener, with_edge(router, edge), stop, DRAIN).await
+    tokio::select! {
+        served = common::http::serve(listener, with_edge(router, edge), stop, DRAIN) => served,
+        // The next life of the process begins with another session, and recovers.
+        lost = replicas::run::until_lost(&app.registry, &app) => Err(lost.into()),
+    }
 }
 
 /// Watchers' streams never end by themselves, and a server that drains waits for them.

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::replicas::guard::{self, Guard};
+
 /// A third of the registry's patience with a process, so that one may be lost.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 const BEAT_DEADLINE: Duration = Duration::from_millis(1200);
@@ -96,6 +98,7 @@ pub struct Keeper {
     pub announced: Announced,
     /// Of one connection, for nothing else: a busy pool is not a sick Postgres.
     pub pool: Pool,
+    pub guard: Guard,
     pub caught_up: CaughtUp,
 }
 
@@ -108,6 +111,7 @@ impl Keeper {
             pool: self.pool.clone(),
             process: self.announced.http_url.clone(),
             written: written.clone(),
+            guard: self.guard.clone(),
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -128,9 +132,17 @@ impl Keeper {
             tick.tick().await;
             let now = written.load(Ordering::Relaxed);
             let beat = Beat { healthy: now > told, caught_up: self.caught_up.get() };
-            let no = *session.borrow();
-            match self.registry.beat(no, &self.announced.region, beat, None, BEAT_DEADLINE).await {
-                Ok(_) => told = now,
+            let (no, store) = (*session.borrow(), self.guard.mark().map(Into::into));
+            match self.registry.beat(no, &self.announced.region, beat, store, BEAT_DEADLINE).await {
+                Ok(beaten) => {
+                    told = now;
+                    // Other processes of the region may have seen the store later than this one.
+                    if let Some(mark) =
+                        beaten.highest.filter(|_| beaten.incarnation == self.guard.incarnation())
+                    {
+                        self.guard.saw(mark.into());
+                    }
+                }
                 Err(BeatError::Unheard(why)) => {
                     tracing::warn!(why, "the registry does not hear this process")
                 }
@@ -162,6 +174,7 @@ struct Writer {
     pool: Pool,
     process: String,
     written: Arc<AtomicU64>,
+    guard: Guard,
 }
 
 impl Writer {
@@ -185,9 +198,11 @@ impl Writer {
                           SET beats = beats.beats + 1, beaten_at = excluded.beaten_at";
         let statement = client.prepare_cached(upsert).await?;
         client.execute(&statement, &[&self.process]).await?;
+        // How far the store is, for the registry to remember (R5).
+        self.guard.saw(guard::read(&client).await?);
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

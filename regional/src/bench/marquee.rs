@@ -50,7 +50,12 @@ impl Marquee {
         let view = registry.watch(stop.clone());
         let (journal, nudge) = (Journal::new(pool.clone()), Nudge::default());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
-        let standings = Membership { region: region.clone(), view: view.clone(), registry: registry.clone() };
+        let standings = Membership {
+            region: region.clone(),
+            view: view.clone(),
+            registry: registry.clone(),
+            guard: Guard::default(),
+        };
         let store = ReplicaStore::start(store::Means {
             pool: pool.clone(),
             guard: Guard::default(),

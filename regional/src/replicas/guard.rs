@@ -4,6 +4,7 @@
 //! Invariant: on a new connection nothing is done before the store was found to be no earlier than it is known
 //! to have been; once it was found earlier, no connection is given out in this process's life any more.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -79,12 +80,18 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     /// The furthest it was, of the present incarnation.
     highest: Mutex<Option<StoreMark>>,
+    /// The one that the registry had counted when this process looked.
+    incarnation: AtomicU64,
     lost: watch::Sender<Option<Lost>>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self(Arc::new(Inner { highest: Mutex::default(), lost: watch::Sender::new(None) }))
+        Self(Arc::new(Inner {
+            highest: Mutex::default(),
+            incarnation: AtomicU64::new(0),
+            lost: watch::Sender::new(None),
+        }))
     }
 }
 
@@ -114,10 +121,12 @@ impl Guard {
     }
 
     /// Looks at the store and compares it with what was heard of it before.
-    pub async fn check(&self, pool: &Pool, heard: StoreMark) -> anyhow::Result<()> {
+    pub async fn check(&self, pool: &Pool, heard: Option<StoreMark>) -> anyhow::Result<()> {
+        let before = self.mark();
         let client = tokio::time::timeout(DEADLINE, pool.get()).await??;
         let now = tokio::time::timeout(DEADLINE, read(&client)).await??;
-        Ok(self.compare(Some(heard), now)?)
+        self.compare(before, now)?;
+        Ok(self.compare(heard, now)?)
     }
 
     /// The furthest that the store is known to have been.
@@ -144,6 +153,15 @@ impl Guard {
     pub fn begin_anew(&self) {
         *self.highest() = None;
         self.0.lost.send_replace(None);
+    }
+
+    /// At least that of the store; what follows the registry may tell of a later one.
+    pub fn incarnation(&self) -> u64 {
+        self.0.incarnation.load(Ordering::Relaxed)
+    }
+
+    pub fn is_of(&self, incarnation: u64) {
+        self.0.incarnation.fetch_max(incarnation, Ordering::Relaxed);
     }
 
     /// For a pool: looks at each new connection before anybody gets it.

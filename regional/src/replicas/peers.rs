@@ -101,6 +101,8 @@ struct Lane {
     reachable: AtomicBool,
     /// The registry told something new: perhaps where to connect.
     wake: Notify,
+    /// How far the region's store was at its last answer; told to its next process, in case it went back (R5).
+    store: Mutex<Option<wire::Heard>>,
 }
 
 /// By the sessions that the registry knows.
@@ -192,6 +194,7 @@ impl Peers {
                     queued_bytes: AtomicUsize::new(0),
                     reachable: AtomicBool::new(false),
                     wake: Notify::new(),
+                    store: Mutex::default(),
                 });
                 tokio::spawn(run(self.clone(), lane.clone(), waiting));
                 lane
@@ -256,6 +259,22 @@ impl Drop for Route {
 }
 
 impl Lane {
+    /// Answers of several processes overtake each other.
+    fn note_store(&self, heard: wire::Heard) {
+        let mut store = self.store();
+        let is_later = |before: &wire::Heard| {
+            heard.incarnation > before.incarnation
+                || heard.incarnation == before.incarnation && heard.mark.follows(&before.mark)
+        };
+        if store.as_ref().is_none_or(is_later) {
+            *store = Some(heard);
+        }
+    }
+
+    fn store(&self) -> MutexGuard<'_, Option<wire::Heard>> {
+        self.store.lock().expect("no code panics while holding it")
+    }
+
     fn is_reachable(&self) -> bool {
         self.reachable.load(Ordering::Relaxed)
     }
@@ -353,6 +372,9 @@ async fn exchange(
                     Ok(None) => return Ended::Closed,
                     Err(status) => return status.into(),
                 };
+                if let Some(store) = message.store {
+                    lane.note_store(store.into());
+                }
                 for answer in message.answers {
                     match wire::reply(answer) {
                         Ok((show, reply)) => peers.answered(&lane.to, show, reply),
@@ -382,7 +404,7 @@ async fn open(peers: &Peers, lane: &Lane, url: &str) -> Result<Opened, Ended> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let (requests, stream) = mpsc::channel(IN_FLIGHT);
     let session = peers.0.session.no().unwrap_or_default();
-    let hello = wire::Hello { from: peers.0.own.clone(), to: lane.to.clone(), session, heard: None };
+    let hello = wire::Hello { from: peers.0.own.clone(), to: lane.to.clone(), session, heard: *lane.store() };
     let first = proto::Requests { hello: Some(hello.into()), ..proto::Requests::default() };
     requests.try_send(first).map_err(|_| Ended::Closed)?;
     let mut answers = client.exchange(ReceiverStream::new(stream)).await?.into_inner();

@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::guard::Guard;
 use super::link::{self, Sending};
 use super::wire::Hello;
 use super::{Answer, Head, Regional, ReplicaStore, Reply, Request};
 use crate::journal::Ballot;
 use crate::replication::{Alone, Recovery, RecoveryEffect, Strict, Term};
-use crate::session::Session;
+use crate::session::{CaughtUp, Session};
 
 /// Shows under way at once.
 const AT_ONCE: usize = 64;
@@ -84,6 +85,7 @@ pub struct ByRegistry {
     pub region: RegionName,
     pub view: RegistryView,
     pub registry: RegistryClient,
+    pub guard: Guard,
 }
 
 #[async_trait::async_trait]
@@ -94,9 +96,9 @@ impl Records for ByRegistry {
         let (replicas, prior): (BTreeSet<RegionName>, BTreeSet<RegionName>) =
             (replicas.collect(), prior.collect());
         let all = replicas.union(&prior);
-        let incarnations: BTreeMap<RegionName, u64> =
+        let mut incarnations: BTreeMap<RegionName, u64> =
             all.map(|region| (region.clone(), self.view.incarnation(region))).collect();
-        if !incarnations.contains_key(&self.region) {
+        if incarnations.insert(self.region.clone(), self.incarnation()).is_none() {
             return Ok(None);
         }
         let ballot = Ballot { epoch: record.epoch, session: 0, attempt: 0 };
@@ -110,7 +112,7 @@ impl Records for ByRegistry {
     }
 
     fn incarnation(&self) -> u64 {
-        self.view.incarnation(&self.region)
+        self.view.incarnation(&self.region).max(self.guard.incarnation())
     }
 }
 
@@ -121,6 +123,8 @@ pub struct Means {
     pub store: ReplicaStore,
     pub pool: Pool,
     pub records: Arc<dyn Records>,
+    /// Told while replicas wait to be whole.
+    pub caught_up: CaughtUp,
     pub stop: CancellationToken,
 }
 
@@ -146,6 +150,7 @@ pub async fn run(means: Means) {
     let (stop, wanted) = (means.stop.clone(), means.store.wanted().clone());
     let (active, links, alone) = (HashMap::new(), HashMap::new(), BTreeSet::new());
     let mut driver = Driver { means, active, links, heard, alone };
+    let mut is_behind = false;
     let (mut repeat, mut sweep) = (tokio::time::interval(REPEAT), tokio::time::interval(SWEEP));
     loop {
         tokio::select! {
@@ -161,6 +166,10 @@ pub async fn run(means: Means) {
         }
         driver.begin().await;
         let left = driver.active.len() + wanted.len();
+        if (left > 0) != is_behind {
+            is_behind = left > 0;
+            driver.means.caught_up.set(!is_behind);
+        }
         driver.means.store.metrics().recovering.set(i64::try_from(left).unwrap_or(i64::MAX));
     }
 }

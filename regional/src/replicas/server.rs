@@ -149,7 +149,7 @@ impl Service {
         let Some(heard) = heard.filter(|heard| heard.incarnation == (self.means.incarnation)()) else {
             return Ok(());
         };
-        let checked = self.means.store.guard().check(&self.means.pool, heard.mark).await;
+        let checked = self.means.store.guard().check(&self.means.pool, Some(heard.mark)).await;
         checked.map_err(|error| Status::unavailable(format!("{error:#}")))
     }
 

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::*;
 use crate::testing::region;
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "never came true: {what}");
@@ -20,9 +20,9 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A voter alone, until dropped.
-struct Voter {
-    registry: RegistryClient,
-    view: RegistryView,
+pub struct Voter {
+    pub registry: RegistryClient,
+    pub view: RegistryView,
     _dir: tempfile::TempDir,
     stop: CancellationToken,
 }
@@ -34,7 +34,7 @@ impl Drop for Voter {
 }
 
 impl Voter {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
         let held = [free(), free()];
         let [listen, ops_listen] = held.map(|held| held.local_addr().unwrap().to_string());
@@ -63,7 +63,7 @@ impl Voter {
     }
 }
 
-fn announced(name: &str) -> Announced {
+pub fn announced(name: &str) -> Announced {
     Announced {
         region: region(name),
         http_url: format!("http://{name}"),
@@ -79,6 +79,7 @@ async fn keep(voter: &Voter, postgres: &TestPostgres, name: &str) -> Session {
         registry: voter.registry.clone(),
         announced: announced(name),
         pool: migrations::pool(&url, 1).unwrap(),
+        guard: Guard::default(),
         caught_up: CaughtUp::default(),
     };
     keeper.start(no, voter.stop.clone())

@@ -52,6 +52,7 @@ pub struct Membership {
     pub region: RegionName,
     pub view: RegistryView,
     pub registry: RegistryClient,
+    pub guard: Guard,
 }
 
 #[async_trait::async_trait]
@@ -63,7 +64,7 @@ impl Standings for Membership {
             (record.epoch, member)
         });
         // After the epoch: the registry tells a new incarnation before the epochs that it raises.
-        let incarnation = self.view.incarnation(&self.region);
+        let incarnation = self.view.incarnation(&self.region).max(self.guard.incarnation());
         Standing { epoch, member, incarnation }
     }
 

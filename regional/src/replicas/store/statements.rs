@@ -174,7 +174,9 @@ impl Connection {
             guard::read_again(&self.client, &self.mark)
         );
         // A statement that failed turns the commit into a rollback, which is answered like a commit.
-        (cut?, added?, heads?);
+        cut?;
+        added?;
+        heads?;
         committed?;
         mark
     }

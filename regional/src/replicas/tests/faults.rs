@@ -64,7 +64,8 @@ async fn what_was_answered_outlives_a_crash_of_postgres() {
                     let told = store.ask(show, Request::Append(message)).await;
                     let Some(told) = told else { continue };
                     assert_eq!(told.reply.answer, Answer::Appended { upto: next.seq, sent: 7 });
-                    (answered.push(next.clone()), last = next);
+                    answered.push(next.clone());
+                    last = next;
                 }
                 (show, answered)
             })
@@ -122,7 +123,7 @@ async fn a_store_that_went_back_in_time_answers_nothing_until_it_has_recovered()
     // A process that starts knows nothing; others tell it.
     let fresh = Guard::default();
     let pool = migrations::pool_with(&region.server.url("region"), 8, Some(fresh.hook())).unwrap();
-    assert!(fresh.check(&pool, heard).await.is_err());
+    assert!(fresh.check(&pool, Some(heard)).await.is_err());
     assert!(fresh.lost().is_some());
 
     // The registry has counted the incarnation on.

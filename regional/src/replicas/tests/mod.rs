@@ -1,5 +1,6 @@
 //! Replicas on real Postgres servers.
 
+mod admission;
 mod differential;
 mod faults;
 mod server;

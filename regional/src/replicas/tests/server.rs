@@ -231,6 +231,7 @@ async fn a_store_that_lost_its_tail_is_told_by_the_others_and_votes_again() {
         store: ap.store.clone(),
         pool: ap.pool.clone(),
         records: Arc::new(FixedRecords { ports: urls, incarnation: 1 }),
+        caught_up: crate::session::CaughtUp::default(),
         stop: stop.clone(),
     };
     tokio::spawn(recovery::run(means));
