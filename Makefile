@@ -23,9 +23,10 @@ up: build ## Run a platform of three regions on this machine, with demo data, un
 test: setup ## Run everything: unit, integration, end to end
 	@if [ -x scripts/test ]; then exec scripts/test $(ARGS); else exec cargo test --workspace --locked $(ARGS); fi
 
-test-long: setup ## The long forms: a million commands, 30,000 damaged journals, two times a hundred kills
-	MODEL_COMMANDS=1000000 FUZZ_CASES=30000 TWO_SECONDS=60 CRASHES=100 cargo test -p regional --lib --locked -- \
-	  --nocapture --test-threads 1 show::tests::model journal::damage host::tests::two host::tests::crash
+test-long: setup ## The long forms: a million commands, 30,000 damaged journals, two times a hundred kills, 200 schedules of messages
+	MODEL_COMMANDS=1000000 FUZZ_CASES=30000 TWO_SECONDS=60 CRASHES=100 REPLICA_SEEDS=200 cargo test -p regional --lib --locked -- \
+	  --nocapture --test-threads 1 show::tests::model journal::damage host::tests::two host::tests::crash \
+	  replicas::tests::differential
 
 lint: setup ## Format, clippy, licences and sources, the chart
 	cargo fmt --all --check

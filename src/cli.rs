@@ -41,6 +41,12 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Declare that a database which went back in time has all that is to be had of shows that no other region holds
+    AcceptStore {
+        region: RegionName,
+        #[command(flatten)]
+        databases: Databases,
+    },
     /// Move ended shows from the regions' databases into files
     Archive(Archive),
     /// Run the accounts, roles and catalogue service

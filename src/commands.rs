@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
+use common::RegionName;
 use marquee::api::Api;
 use marquee::import;
 use marquee::launcher::{self, Control, Options, Platform, Progress, Run};
@@ -25,6 +26,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Bench { what } => benching::run(what).await,
         Command::Verify { databases, json } => verify(databases, json).await,
+        Command::AcceptStore { region, databases } => accept_store(&region, databases).await,
         Command::Archive(order) => archives::run(order).await,
         Command::Global(GlobalService { config, order: None }) => services::global(config.as_deref()).await,
         Command::Global(GlobalService { config, order: Some(GlobalOrder::RotateKeys { drop_others }) }) => {
@@ -109,6 +111,15 @@ async fn migrate(kind: Database) -> anyhow::Result<()> {
         0 => println!("the schema is up to date"),
         applied => println!("{applied} migrations applied"),
     }
+    Ok(())
+}
+
+async fn accept_store(region: &RegionName, databases: Databases) -> anyhow::Result<()> {
+    let stores = regions::stores(&databases.data, databases.databases.as_deref())?;
+    let store = stores.iter().find(|store| store.region == region.as_str());
+    let store = store.with_context(|| format!("no database of `{region}` is named"))?;
+    regional::replicas::recovery::accept(&store.pool).await?;
+    println!("declared; the region's processes act upon it within seconds");
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! One service in one process: its configuration, its logs, its stop.
 
 use std::future::Future;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use common::config::{self, Config};
 use common::telemetry::{self, LogFormat};
+use regional::replicas::guard::Lost;
 use tokio_util::sync::CancellationToken;
 
 /// Loads the configuration, starts the logs, and runs the service until SIGTERM or Ctrl-C.
@@ -30,7 +32,21 @@ pub async fn global(file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 pub async fn regional(file: Option<&Path>) -> anyhow::Result<()> {
-    serve(file, |c: &regional::Config| c.log_format, regional::run).await
+    let ended = serve(file, |c: &regional::Config| c.log_format, regional::run).await;
+    match ended {
+        Err(lost) if lost.is::<Lost>() => Err(begin_anew(&lost)),
+        ended => ended,
+    }
+}
+
+/// Another life of the same process, with nothing of this one's memory: whoever supervises it need not notice.
+fn begin_anew(why: &anyhow::Error) -> anyhow::Error {
+    tracing::error!(%why, "beginning anew");
+    let failed = match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    anyhow::Error::from(failed).context("the process cannot begin anew")
 }
 
 pub async fn raft(file: Option<&Path>) -> anyhow::Result<()> {

@@ -19,9 +19,9 @@ use uuid::Uuid;
 use super::guard::Guard;
 use super::link::{self, Sending};
 use super::wire::Hello;
-use super::{Answer, Head, Regional, ReplicaStore, Reply, Request};
+use super::{Answer, Append, Head, Mark, Regional, ReplicaStore, Reply, Request};
 use crate::journal::Ballot;
-use crate::replication::{Alone, Recovery, RecoveryEffect, Strict, Term};
+use crate::replication::{Alone, Recovery, RecoveryEffect, Restore, Strict, Term};
 use crate::session::{CaughtUp, Session};
 
 /// Shows under way at once.
@@ -144,6 +144,20 @@ struct Active {
 
 type Heard = (RegionName, ShowId, Reply);
 
+/// Declares, for an operator, that of shows which no other region holds this store has all that is to be had.
+pub async fn accept(pool: &Pool) -> anyhow::Result<()> {
+    let declare = "INSERT INTO store_accepted DEFAULT VALUES
+                   ON CONFLICT (one) DO UPDATE SET accepted_at = now(), incarnation = NULL";
+    pool.get().await?.execute(declare, &[]).await?;
+    Ok(())
+}
+
+/// The declaration counts for the incarnation that reads it first, and for no later one.
+async fn is_accepted(pool: &Pool, incarnation: u64) -> anyhow::Result<bool> {
+    let read = "UPDATE store_accepted SET incarnation = $1 WHERE coalesce(incarnation, $1) = $1";
+    Ok(pool.get().await?.execute(read, &[&incarnation.cast_signed()]).await? == 1)
+}
+
 /// Recovers what needs it until `stop`: what is asked for and not whole, and what a look at the store finds.
 pub async fn run(means: Means) {
     let (heard, mut answers) = mpsc::channel(1_024);
@@ -176,10 +190,13 @@ pub async fn run(means: Means) {
 
 impl Driver {
     /// Heads that were last whole in an earlier incarnation. An archived show is nobody's to recover.
-    async fn sweep(&self) -> anyhow::Result<()> {
+    async fn sweep(&mut self) -> anyhow::Result<()> {
         let incarnation = self.means.records.incarnation();
         if incarnation == 0 {
             return Ok(());
+        }
+        if !self.alone.is_empty() && is_accepted(&self.means.pool, incarnation).await? {
+            self.alone.clear();
         }
         let select = "SELECT show_id FROM show_head
                        WHERE incarnation < $1 AND promised_epoch < $2 AND show_id <> ALL ($3) LIMIT $4";
@@ -211,6 +228,7 @@ impl Driver {
     async fn start(&mut self, show: ShowId) -> anyhow::Result<()> {
         let incarnation = self.means.records.incarnation();
         let Some(term) = self.means.records.term(show).await? else { return Ok(()) };
+        let epoch = term.ballot.epoch;
         let own = self.means.store.head(show).await?.unwrap_or_else(|| Head::empty(0));
         if own.incarnation >= incarnation || own.promised == Ballot::ARCHIVED {
             return Ok(());
@@ -219,6 +237,12 @@ impl Driver {
             Ok((recovery, effects)) => {
                 self.active.insert(show, Active { recovery, since: Instant::now() });
                 self.carry_out(show, effects).await;
+            }
+            Err(Alone) if is_accepted(&self.means.pool, incarnation).await? => {
+                let prev = self.means.store.head(show).await?.map_or_else(Mark::default, |head| head.last);
+                let ballot = Ballot { epoch, session: 0, attempt: 0 }.max(prev.ballot);
+                let append = Append::nothing(ballot, prev);
+                self.carry_out(show, vec![RecoveryEffect::Restore(Restore { append, incarnation })]).await;
             }
             Err(Alone) => {
                 if self.alone.insert(show) {

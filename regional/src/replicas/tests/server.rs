@@ -162,6 +162,53 @@ async fn a_peer_that_remembers_more_than_the_store_is_believed() {
     assert_eq!(port.store.ask(show, Request::Prepare { ballot: ballot(1, 2, 1) }).await, None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_nobody_can_tell_what_it_lost_waits_for_its_operators_word() {
+    let database = crate::testing::Database::start().await;
+    let port = Port::open("ap", database.pool.clone()).await;
+    let show = some_show();
+    let (message, last) = append(show, ballot(1, 1, 1), Mark::default(), &["one"], 0);
+    port.store.ask(show, Request::Append(message)).await.unwrap();
+    let recover = |incarnation: u64| {
+        *port.standings.standing.lock().unwrap() = Standing { epoch: 2, member: true, incarnation };
+        let stop = CancellationToken::new();
+        tokio::spawn(recovery::run(recovery::Means {
+            region: region("ap"),
+            session: crate::session::Session::fixed(2),
+            store: port.store.clone(),
+            pool: port.pool.clone(),
+            records: Arc::new(FixedRecords { ports: [(region("ap"), port.url.clone())].into(), incarnation }),
+            caught_up: crate::session::CaughtUp::default(),
+            stop: stop.clone(),
+        }));
+        stop.drop_guard()
+    };
+    let prepare = async || {
+        let told = port.store.ask(show, Request::Prepare { ballot: ballot(2, 1, 1) }).await;
+        told.unwrap().reply.answer
+    };
+    let first = recover(1);
+    assert_eq!(prepare().await, Answer::Unable(Unable::Recovering));
+    recovery::accept(&port.pool).await.unwrap();
+    crate::testing::until("the operator's word is heard", async || {
+        matches!(prepare().await, Answer::Promise { head } if head.last == last && head.incarnation == 1)
+    })
+    .await;
+    drop(first);
+    // It was for that loss only.
+    let _second = recover(2);
+    let client = port.pool.get().await.unwrap();
+    crate::testing::until("it is looked at", async || {
+        port.store.metrics().recovering.get() == 0
+            && prepare().await == Answer::Unable(Unable::Recovering)
+            && client
+                .query_one("SELECT incarnation FROM store_accepted", &[])
+                .await
+                .is_ok_and(|row| row.get::<_, i64>(0) == 1)
+    })
+    .await;
+}
+
 struct FixedRecords {
     ports: BTreeMap<RegionName, String>,
     incarnation: u64,
