@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::guard::Guard;
 use super::link::{self, Sending};
 use super::wire::Hello;
-use super::{Answer, Append, Head, Mark, Regional, ReplicaStore, Reply, Request};
+use super::{Answer, Append, Head, Regional, ReplicaStore, Reply, Request};
 use crate::journal::Ballot;
 use crate::replication::{Alone, Recovery, RecoveryEffect, Restore, Strict, Term};
 use crate::session::{CaughtUp, Session};
@@ -137,6 +137,12 @@ struct Driver {
     alone: BTreeSet<ShowId>,
 }
 
+struct Known {
+    incarnation: u64,
+    term: Term<Regional>,
+    own: Head,
+}
+
 struct Active {
     recovery: Recovery<Regional>,
     since: Instant,
@@ -210,38 +216,51 @@ impl Driver {
         Ok(())
     }
 
+    /// As many as there is room for; their records are asked for all at once.
     async fn begin(&mut self) {
-        while self.active.len() < AT_ONCE
+        let mut shows = Vec::new();
+        while self.active.len() + shows.len() < AT_ONCE
             && let Some(show) = self.means.store.wanted().take()
         {
-            if self.active.contains_key(&show) {
-                continue;
+            // Those that are alone are taken up again by the sweep.
+            if !self.active.contains_key(&show) && !self.alone.contains(&show) {
+                shows.push(show);
             }
-            if let Err(error) = self.start(show).await {
+        }
+        let known = shows.iter().map(|show| self.known(*show));
+        for (show, known) in shows.iter().zip(futures::future::join_all(known).await) {
+            let started = match known {
+                Ok(Some(known)) => self.start(*show, known).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = started {
                 // The next sweep, or the next request, brings it again.
                 tracing::warn!(%show, error = %format!("{error:#}"), "cannot begin to recover");
-                return;
             }
         }
     }
 
-    async fn start(&mut self, show: ShowId) -> anyhow::Result<()> {
+    /// What a recovery begins with; none where there is nothing to recover.
+    async fn known(&self, show: ShowId) -> anyhow::Result<Option<Known>> {
         let incarnation = self.means.records.incarnation();
-        let Some(term) = self.means.records.term(show).await? else { return Ok(()) };
-        let epoch = term.ballot.epoch;
+        let Some(term) = self.means.records.term(show).await? else { return Ok(None) };
         let own = self.means.store.head(show).await?.unwrap_or_else(|| Head::empty(0));
-        if own.incarnation >= incarnation || own.promised == Ballot::ARCHIVED {
-            return Ok(());
-        }
+        let is_whole = own.incarnation >= incarnation || own.promised == Ballot::ARCHIVED;
+        Ok((!is_whole).then_some(Known { incarnation, term, own }))
+    }
+
+    async fn start(&mut self, show: ShowId, known: Known) -> anyhow::Result<()> {
+        let Known { incarnation, term, own } = known;
+        let (epoch, last) = (term.ballot.epoch, own.last.clone());
         match Recovery::start(Strict, term, own) {
             Ok((recovery, effects)) => {
                 self.active.insert(show, Active { recovery, since: Instant::now() });
                 self.carry_out(show, effects).await;
             }
             Err(Alone) if is_accepted(&self.means.pool, incarnation).await? => {
-                let prev = self.means.store.head(show).await?.map_or_else(Mark::default, |head| head.last);
-                let ballot = Ballot { epoch, session: 0, attempt: 0 }.max(prev.ballot);
-                let append = Append::nothing(ballot, prev);
+                let ballot = Ballot { epoch, session: 0, attempt: 0 }.max(last.ballot);
+                let append = Append::nothing(ballot, last);
                 self.carry_out(show, vec![RecoveryEffect::Restore(Restore { append, incarnation })]).await;
             }
             Err(Alone) => {

@@ -32,6 +32,8 @@ pub async fn admit(
     guard: &Guard,
     pool: &Pool,
 ) -> anyhow::Result<u64> {
+    // Whoever cannot be asked has no place among those who serve.
+    guard.check(pool, None).await?;
     let session = announced.open(registry).await?;
     // Nothing is said of the store before it is compared with what was heard of it.
     let asking = Beat { healthy: false, caught_up: false };
@@ -50,6 +52,8 @@ pub async fn admit(
 pub async fn until_lost(registry: &RegistryClient, app: &App) -> Lost {
     let guard = app.replicas.guard();
     let lost = guard.until_lost().await;
+    // What is led here rests on what is gone.
+    app.hosts.retire();
     app.replicas.metrics().store_lost.inc();
     loop {
         match registry.store_lost(app.region(), guard.incarnation()).await {
