@@ -19,7 +19,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole platform of several regions on this machine
     Up(Up),
-    /// Kill, start and list the parts of a running platform
+    /// Kill, start and list the parts of a running platform; move shows, drain regions
     Ctl(Ctl),
     /// Bring a database up to date; its URL comes from MARQUEE_POSTGRES_URL
     Migrate { kind: Database },
@@ -145,6 +145,10 @@ pub struct Ctl {
     /// The running platform's folder
     #[arg(long, value_name = "DIR", default_value = ".marquee", env = "MARQUEE_DATA")]
     pub data: PathBuf,
+    /// For moves, drains and what else the API does: a gateway elsewhere; the account comes from
+    /// MARQUEE_USERNAME and MARQUEE_PASSWORD
+    #[arg(long, value_name = "URL", global = true)]
+    pub url: Option<String>,
     #[command(subcommand)]
     pub order: Order,
 }
@@ -157,6 +161,18 @@ pub enum Order {
     Start(Target),
     /// List all parts
     Status,
+    /// Move a show to another region that keeps its journal
+    Move { show: common::ShowId, to: RegionName },
+    /// Move every show away from a region
+    Drain { region: RegionName },
+    /// Let shows come to a region again
+    Undrain { region: RegionName },
+    /// Tell who owns a show, and who did
+    Ownership { show: common::ShowId },
+    /// Tell the registry's voters and every region's state
+    Cluster,
+    /// Declare that a region's Postgres was restored from a backup: its journals recover from the others'
+    Restored { region: RegionName },
 }
 
 #[derive(Args)]

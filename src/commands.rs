@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod archives;
+mod operators;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -79,17 +80,23 @@ async fn platform(up: Up) -> anyhow::Result<()> {
 }
 
 async fn control(ctl: Ctl) -> anyhow::Result<()> {
-    let control = Control::of(&ctl.data)?;
+    let local = || Control::of(&ctl.data);
     let (verb, parts) = match &ctl.order {
         Order::Status => {
-            for state in control.status().await? {
+            for state in local()?.status().await? {
                 let pid = state.pid.map_or_else(|| "not running".to_owned(), |pid| pid.to_string());
                 println!("{:<17} {:<9} {pid}", state.region, state.service);
             }
             return Ok(());
         }
-        Order::Kill(target) => ("killed", control.kill(&target.place, target.service.as_deref()).await?),
-        Order::Start(target) => ("started", control.start(&target.place, target.service.as_deref()).await?),
+        Order::Kill(target) => ("killed", local()?.kill(&target.place, target.service.as_deref()).await?),
+        Order::Start(target) => ("started", local()?.start(&target.place, target.service.as_deref()).await?),
+        Order::Move { .. }
+        | Order::Drain { .. }
+        | Order::Undrain { .. }
+        | Order::Restored { .. }
+        | Order::Ownership { .. }
+        | Order::Cluster => return operators::order(&ctl).await,
     };
     if parts.is_empty() {
         println!("nothing to do");

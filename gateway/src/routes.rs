@@ -77,6 +77,11 @@ const TABLE: &[(&str, &str, Target)] = &[
     (ANY, "/v1/tickets/{id}", Show),
     (ANY, "/v1/tickets/{id}/{*rest}", Show),
     (ANY, "/v1/webhooks/{*rest}", Region),
+    // What operators see and steer: any region answers for the whole platform.
+    ("GET", "/v1/cluster", Region),
+    (ANY, "/v1/regions/{name}/drain", Region),
+    (ANY, "/v1/regions/{name}/undrain", Region),
+    (ANY, "/v1/regions/{name}/restored", Region),
     // What only the edge knows.
     ("GET", "/v1/regions", Gateway),
     ("GET", "/v1/regions/nearest", Gateway),
@@ -219,6 +224,9 @@ mod tests {
             (Method::GET, "/v1/tickets/keys", Some(Region)),
             (Method::GET, "/v1/tickets/{id}", Some(Show)),
             (Method::POST, "/v1/webhooks/payments/{provider}", Some(Region)),
+            (Method::POST, "/v1/shows/{id}/moves", Some(Show)),
+            (Method::GET, "/v1/cluster", Some(Region)),
+            (Method::POST, "/v1/regions/{name}/drain", Some(Region)),
             (Method::POST, "/v1/regions", None),
             (Method::GET, "/openapi.json", None),
         ] {

@@ -22,7 +22,7 @@ use crate::liveness::Beat;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::proposals::Unsettled;
-use crate::state::{Answer, Command, OpenSession};
+use crate::state::{Answer, Command, OpenSession, RegionRecord};
 use crate::types::NodeId;
 use crate::watch;
 use crate::wire::{BadMessage, CreateShow, region_name, show_id};
@@ -140,7 +140,15 @@ impl RegistryService {
         };
         let members = self.node.peers().iter();
         let applied = self.node.registry().read();
+        let heard = |region: &RegionRecord| {
+            let (well, well_for) = self.node.ears().of(&region.name);
+            let well_for_ms =
+                well_for.map(|well_for| u64::try_from(well_for.as_millis()).unwrap_or(u64::MAX));
+            proto::Heard { region: region.name.to_string(), well, well_for_ms }
+        };
+        let leads = self.node.leader() == Some(raft.id);
         proto::StatusReply {
+            heard: applied.registry.regions().filter(|_| leads).map(heard).collect(),
             node: name(raft.id),
             term: raft.current_term,
             leader: self.node.leader().map_or_else(String::new, name),

@@ -46,6 +46,12 @@ impl Ears {
         self.liveness().heard(session, region, beat, BootTime::now());
     }
 
+    /// Whether the region is well, and for how long without a break, its journals caught up.
+    pub fn of(&self, region: &RegionName) -> (bool, Option<Duration>) {
+        let (liveness, now) = (self.liveness(), BootTime::now());
+        (liveness.is_well(region, now), liveness.well_for(region, now))
+    }
+
     /// The highest mark heard of the region's store, this one included. Beats of several processes overtake
     /// each other, so that a lower one proves nothing here; but what a process reads *after* it was told
     /// this one must not be lower.

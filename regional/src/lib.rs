@@ -19,6 +19,7 @@ pub mod journal;
 pub mod live;
 pub mod metrics;
 pub mod movies;
+mod operators;
 pub mod payments;
 pub mod projection;
 mod refusals;
@@ -67,7 +68,8 @@ fn api() -> (OpenApiRouter<App>, Vec<(&'static str, &'static str, Permission)>) 
         .merge(shows::routes())
         .merge(reservations::routes())
         .merge(payments::routes())
-        .merge(tickets::routes());
+        .merge(tickets::routes())
+        .merge(operators::routes());
     let permissions = [
         movies::PERMISSIONS,
         cinemas::PERMISSIONS,
@@ -76,6 +78,7 @@ fn api() -> (OpenApiRouter<App>, Vec<(&'static str, &'static str, Permission)>) 
         reservations::PERMISSIONS,
         payments::PERMISSIONS,
         tickets::PERMISSIONS,
+        operators::PERMISSIONS,
     ];
     (routes, permissions.concat())
 }

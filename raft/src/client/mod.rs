@@ -150,6 +150,20 @@ impl RegistryClient {
         reply.map_err(Failed::into_error)
     }
 
+    /// The same from the leader, who alone knows how far the others are and whom it hears; from another voter
+    /// where no leader answers.
+    pub async fn leader_status(&self) -> Result<proto::StatusReply, RegistryError> {
+        let ask = |voter: &GrpcClient<Channel>| {
+            let mut voter = voter.clone();
+            async move { timeout(ATTEMPT_DEADLINE, voter.status(proto::StatusRequest {})).await }
+        };
+        let answers = futures::future::join_all(self.0.clients.iter().map(ask)).await;
+        let answers = answers.into_iter().filter_map(|answer| Some(answer.ok()?.ok()?.into_inner()));
+        let leads = |status: &proto::StatusReply| !status.leader.is_empty() && status.leader == status.node;
+        let best = answers.max_by_key(|status| (leads(status), !status.leader.is_empty(), status.term));
+        best.ok_or_else(|| RegistryError::Unavailable("no voter answers".into()))
+    }
+
     /// Spawns a follower that keeps the view up to date, reconnecting for ever, until `stop`.
     pub fn watch(&self, stop: CancellationToken) -> RegistryView {
         let view = RegistryView::default();

@@ -75,6 +75,11 @@ impl RegistryView {
         self.read().regions.get(region).map_or(0, |region| region.incarnation)
     }
 
+    /// How many shows each region owns; looks at all of them.
+    pub fn owned_counts(&self) -> BTreeMap<RegionName, usize> {
+        self.read().shows.owned_counts()
+    }
+
     /// Whether a whole snapshot has arrived; stays so when the watch is interrupted, see [`Self::age`].
     pub fn is_synced(&self) -> bool {
         *self.0.synced.borrow()

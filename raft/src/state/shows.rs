@@ -77,6 +77,12 @@ impl ShowTable {
         self.select(|row| usize::from(row.owner) == owner)
     }
 
+    pub fn owned_counts(&self) -> BTreeMap<RegionName, usize> {
+        let mut counts = vec![0; self.names.len()];
+        self.rows.values().for_each(|row| counts[usize::from(row.owner)] += 1);
+        self.names.iter().cloned().zip(counts).collect()
+    }
+
     fn select(&self, wanted: impl Fn(Row) -> bool) -> Vec<ShowId> {
         let rows = self.rows.iter().filter(|(_, row)| wanted(**row));
         rows.map(|(id, _)| ShowId(Uuid::from_bytes(*id))).collect()

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod damage;
 mod entry;
+mod reigns;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod writer;
 pub mod years;
 
 pub use entry::{Ballot, Entry, Head, Stored, chain};
+pub use reigns::Led;
 pub use store::{Attempts, Journal, JournalError};
 pub use writer::{Append, Appended, Writer};
 pub(crate) use {store::describe, writer::surely_rolled_back};

@@ -63,11 +63,11 @@ pub(super) fn big(number: u64) -> i64 {
     i64::try_from(number).expect("sequence numbers, epochs and sessions stay below 2^63")
 }
 
-fn number(row: &Row, column: &str) -> u64 {
+pub(super) fn number(row: &Row, column: &str) -> u64 {
     u64::try_from(row.get::<_, i64>(column)).expect("the schema keeps these columns positive")
 }
 
-fn ballot(row: &Row, prefix: &str) -> Ballot {
+pub(super) fn ballot(row: &Row, prefix: &str) -> Ballot {
     Ballot {
         epoch: number(row, &format!("{prefix}epoch")),
         session: number(row, &format!("{prefix}session")),
@@ -89,6 +89,10 @@ fn head(row: &Row) -> Head {
 impl Journal {
     pub fn new(pool: Pool) -> Self {
         Self { pool }
+    }
+
+    pub(super) async fn client(&self) -> Result<deadpool_postgres::Object, JournalError> {
+        Ok(self.pool.get().await?)
     }
 
     /// Makes the empty journal of a show that was registered in this `incarnation` of the store, or later; a

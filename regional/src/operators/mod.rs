@@ -1,0 +1,189 @@
+//! What operators see of the platform and steer: who owns a show, moves, drains, the registry's voters.
+//!
+//! Every region answers for the whole platform, since all of it is the registry's word; only a show's moves and
+//! its journal's positions are its owner's. Nothing here is safe to lose or unsafe to repeat: what is so already
+//! is answered as it is.
+
+mod cluster;
+mod shows;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use common::authz::{Authorized, Permission};
+use common::http::{Json, Path};
+use common::problem::ProblemDetails;
+use common::{Problem, RegionName};
+use http::StatusCode;
+use raft::client::{RegionRecord, RegistryError};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+
+pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
+    ("GET", "/v1/cluster", Permission::Role("cluster", "read")),
+    ("POST", "/v1/regions/{name}/drain", Permission::Role("region", "drain")),
+    ("POST", "/v1/regions/{name}/undrain", Permission::Role("region", "drain")),
+    ("POST", "/v1/regions/{name}/restored", Permission::Role("region", "restore")),
+    ("GET", "/v1/shows/{id}/ownership", Permission::Role("ownership", "read")),
+    ("POST", "/v1/shows/{id}/moves", Permission::Role("show", "move")),
+];
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(cluster::cluster))
+        .routes(routes!(drain))
+        .routes(routes!(undrain))
+        .routes(routes!(restored))
+        .routes(routes!(shows::ownership))
+        .routes(routes!(shows::start_move))
+}
+
+/// A region, as the registry decides about it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RegionView {
+    #[schema(value_type = String, example = "eu")]
+    name: RegionName,
+    state: RegionState,
+    /// Of its Postgres; rises whenever that is found, or declared, to have gone back in time.
+    incarnation: u64,
+    /// Shows that it owns, as this region last heard.
+    shows: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionState {
+    Up,
+    /// Its shows move to others, and no new ones to it.
+    Draining,
+    /// None of its processes could be heard to write to its Postgres: its shows went to others.
+    Down,
+}
+
+impl From<raft::client::RegionState> for RegionState {
+    fn from(state: raft::client::RegionState) -> Self {
+        match state {
+            raft::client::RegionState::Up => Self::Up,
+            raft::client::RegionState::Draining => Self::Draining,
+            raft::client::RegionState::Down => Self::Down,
+        }
+    }
+}
+
+impl RegionView {
+    fn of(app: &App, region: &RegionRecord) -> Self {
+        let shows = app.view.owned_counts().get(&region.name).copied().unwrap_or(0);
+        Self { name: region.name.clone(), state: region.state.into(), incarnation: region.incarnation, shows }
+    }
+}
+
+/// Move every show away from a region
+///
+/// Its shows move to their other regions, so many a second, without a failed request; new ones are not moved to
+/// it. It stays so until `undrain`, also when the region goes down meanwhile. `GET /v1/cluster` tells how many
+/// shows are left.
+#[utoipa::path(
+    post, path = "/v1/regions/{name}/drain", tag = "operators", operation_id = "drain_region",
+    params(("name" = String, Path)),
+    responses(
+        (status = 202, description = "It drains", body = RegionView),
+        (status = 409, description = "`last-region`: no other region is up; `region-not-up`: it is down",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn drain(
+    State(app): State<App>,
+    authorized: Authorized,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = known(&app, &name)?;
+    tracing::warn!(region = %name, by = who(&authorized), "asked to drain");
+    let region = app.registry.drain(&name).await.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
+}
+
+/// Let shows come to a region again
+///
+/// Those that are at home there come back by and by, except those that were moved elsewhere by hand.
+#[utoipa::path(
+    post, path = "/v1/regions/{name}/undrain", tag = "operators", operation_id = "undrain_region",
+    params(("name" = String, Path)),
+    responses(
+        (status = 202, description = "It takes shows again", body = RegionView),
+        (status = 409, description = "`region-not-up`: it is down",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn undrain(
+    State(app): State<App>,
+    authorized: Authorized,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = known(&app, &name)?;
+    tracing::warn!(region = %name, by = who(&authorized), "asked to undrain");
+    let region = app.registry.undrain(&name).await.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
+}
+
+/// Declare that a region's Postgres was restored from a backup
+///
+/// It may have forgotten entries and promises: its processes open new sessions, every show that it ever kept gets
+/// a new epoch, and it takes part in each again only when the other regions have told what it lacks.
+#[utoipa::path(
+    post, path = "/v1/regions/{name}/restored", tag = "operators", operation_id = "declare_region_restored",
+    params(("name" = String, Path)),
+    responses((status = 202, description = "Its journals are in recovery", body = RegionView))
+)]
+async fn restored(
+    State(app): State<App>,
+    authorized: Authorized,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = known(&app, &name)?;
+    let record = app.view.regions().into_iter().find(|region| region.name == name);
+    let incarnation = record.ok_or_else(|| Problem::not_found("region"))?.incarnation;
+    tracing::warn!(region = %name, by = who(&authorized), incarnation, "its store was declared restored");
+    let region = app.registry.store_lost(&name, incarnation).await.map_err(refused)?;
+    Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
+}
+
+/// A region of the platform; 404 for any other.
+fn known(app: &App, name: &str) -> Result<RegionName, Problem> {
+    let found = app.regions().iter().find(|region| region.as_str() == name).cloned();
+    found.ok_or_else(|| Problem::not_found("region"))
+}
+
+fn who(authorized: &Authorized) -> String {
+    authorized.actor().map_or_else(|_| "nobody".to_owned(), |actor| actor.user().to_string())
+}
+
+/// 409 with the registry's own code, or 503 where it did not answer.
+fn refused(error: RegistryError) -> Problem {
+    match error {
+        RegistryError::Unavailable(why) => {
+            tracing::warn!(why, "the registry does not answer an operator");
+            let detail =
+                "the registry does not answer; whether this was done is not known, and it may be repeated";
+            Problem::unavailable("registry-unavailable", detail, 2)
+        }
+        RegistryError::Refused(refused) => {
+            let code = match refused.code.as_str() {
+                "unknown-region" => "unknown-region",
+                "unknown-show" => return Problem::not_found("show"),
+                "region-not-up" => "region-not-up",
+                "not-a-replica" => "not-a-replica",
+                "last-region" => "last-region",
+                "epoch-passed" => "epoch-passed",
+                "change-under-way" => "change-under-way",
+                _ => "refused",
+            };
+            Problem::conflict(code, refused.reason)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
