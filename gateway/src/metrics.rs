@@ -17,6 +17,8 @@ pub struct Metrics {
     pub reroutes: IntCounter,
     /// Attempts repeated after a failure.
     pub retries: IntCounter,
+    /// Streams of seat-map events taken over from another process.
+    pub resumed: IntCounter,
     /// Requests refused with 429.
     pub limited: IntCounterVec,
     /// Limit decisions that were made in this process because Redis did not answer.
@@ -56,6 +58,10 @@ impl Metrics {
             reroutes: register_int_counter!(
                 "marquee_gateway_reroutes_total",
                 "Requests sent on because the region asked was not the owner."
+            )?,
+            resumed: register_int_counter!(
+                "marquee_gateway_streams_resumed_total",
+                "Streams of seat-map events that were taken over from another process."
             )?,
             retries: register_int_counter!(
                 "marquee_gateway_retries_total",

@@ -60,6 +60,7 @@ const TABLE: &[(&str, &str, Target)] = &[
     (ANY, "/v1/shows", Home),
     (ANY, "/v1/shows/{id}", Show),
     (ANY, "/v1/shows/{id}/seats", Show),
+    (ANY, "/v1/shows/{id}/seats/events", Show),
     (ANY, "/v1/shows/{id}/reservations", Show),
     (ANY, "/v1/shows/{id}/check-ins", Show),
     (ANY, "/v1/shows/{id}/{*rest}", Show),
@@ -189,6 +190,24 @@ pub fn class(method: &Method, pattern: &str) -> Class {
     }
 }
 
+/// Calls that remember a key but need none: such a request gets one here, and so can be settled when its show
+/// changes hands under it.
+pub fn takes_key(method: &Method, path: &str) -> bool {
+    let part = |prefix: &str, rest: &str| {
+        let id = path.strip_prefix(prefix).and_then(|path| path.strip_suffix(rest));
+        id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    };
+    match *method {
+        Method::POST => {
+            part("/v1/reservations/", "/cancel")
+                || part("/v1/shows/", "/cancel")
+                || part("/v1/shows/", "/blocks")
+        }
+        Method::PATCH => part("/v1/reservations/", ""),
+        _ => false,
+    }
+}
+
 /// Who goes first where many wait.
 pub fn lane(method: &Method, pattern: &str, is_staff: bool) -> Lane {
     match class(method, pattern) {
@@ -243,6 +262,16 @@ mod tests {
             assert!(!seen.iter().any(|p| p != pattern && matches(p, pattern)), "{pattern} is never reached");
             seen.push(pattern);
         }
+    }
+
+    #[test]
+    fn keys_are_made_where_they_are_remembered() {
+        assert!(takes_key(&Method::POST, "/v1/reservations/rsv_1/cancel"));
+        assert!(takes_key(&Method::POST, "/v1/shows/shw_1/blocks"));
+        assert!(takes_key(&Method::PATCH, "/v1/reservations/rsv_1"));
+        assert!(!takes_key(&Method::PATCH, "/v1/shows/shw_1"), "it has If-Match");
+        assert!(!takes_key(&Method::POST, "/v1/shows/shw_1/reservations"), "the caller's to choose");
+        assert!(!takes_key(&Method::POST, "/v1/reservations//cancel"));
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Outgoing {
         Self { lane, ..self }
     }
 
+    /// The same with a header of its own.
+    pub fn with_header(mut self, name: &'static str, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// Whether sending it twice does no more than sending it once: by its method (RFC 9110), or because
     /// the service remembers it by its key.
     pub fn is_repeatable(&self) -> bool {

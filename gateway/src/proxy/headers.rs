@@ -8,6 +8,9 @@ use crate::address::{Origin, X_FORWARDED_FOR};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// Headers that concern one connection only.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
@@ -79,6 +82,22 @@ pub fn outgoing(
     set(REQUEST_ID, &id.0);
     set(TRACEPARENT, &trace.header());
     headers
+}
+
+/// Gives a request a key where the caller sent none, so that it can be repeated when its outcome is not known.
+pub fn make_key(headers: &mut HeaderMap) -> bool {
+    if headers.contains_key(&IDEMPOTENCY_KEY) {
+        return false;
+    }
+    let Ok(key) = HeaderValue::try_from(format!("gw-{:032x}", rand::random::<u128>())) else { return false };
+    headers.insert(IDEMPOTENCY_KEY, key);
+    true
+}
+
+/// Whoever sent no key has not repeated anything.
+pub fn unmark_replay(mut answer: axum::response::Response) -> axum::response::Response {
+    answer.headers_mut().remove(REPLAYED);
+    answer
 }
 
 /// The service's headers as the caller gets them.

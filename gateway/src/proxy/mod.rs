@@ -6,7 +6,9 @@
 
 mod body;
 mod breaker;
+mod changing;
 mod client;
+mod events;
 mod gate;
 mod headers;
 mod hold;
@@ -87,11 +89,26 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
     let body = body::ready(&parts.headers, body, rule, deadline, app.body_idle).await?;
     let path_and_query = parts.uri.path_and_query().cloned().ok_or_else(|| missing("path"))?;
     let lane = routes::lane(&parts.method, pattern, caller.is_staff);
-    let headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
+    let mut headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
+    let made_key = routes::takes_key(&parts.method, parts.uri.path()) && headers::make_key(&mut headers);
+    let watches = events::is_watching(&parts.method, pattern);
     let outgoing = Outgoing::new(parts.method, path_and_query, headers).in_lane(lane);
-    Journey { app, place, outgoing, body, deadline, tries: 0, hops: 0, waits: 0, avoid: None, held: None }
-        .run(rule)
-        .await
+    Journey {
+        app,
+        place,
+        outgoing,
+        body,
+        deadline,
+        tries: 0,
+        hops: 0,
+        waits: 0,
+        avoid: None,
+        held: None,
+        watches,
+    }
+    .run(rule)
+    .await
+    .map(|answer| if made_key { headers::unmark_replay(answer) } else { answer })
 }
 
 /// Whether any region's copy may answer. What a customer has just done must be seen at once, so that only
@@ -124,6 +141,8 @@ struct Journey<'a> {
     avoid: Option<Arc<Upstream>>,
     /// Its place among those that wait for a show that changes hands.
     held: Option<Held<'a>>,
+    /// What is asked for is a stream that outlives its process.
+    watches: bool,
 }
 
 impl Journey<'_> {
@@ -137,7 +156,8 @@ impl Journey<'_> {
             let Some(body) = self.body.take() else {
                 return Err(Problem::internal("a streamed request would have been sent twice"));
             };
-            match app.client.send(&upstream, &self.outgoing, body, self.deadline).await {
+            let attempt = app.client.send(&upstream, &self.outgoing, body, self.deadline);
+            match changing::or_left(app, attempt, &upstream, self.may_leave()).await {
                 Ok(answer) if self.is_refusal(&answer) => {
                     if let Some(answer) = self.follow(&upstream, answer).await? {
                         return Ok(answer);
@@ -147,6 +167,9 @@ impl Journey<'_> {
                     if let Some(answer) = self.settle(&upstream, answer).await? {
                         return Ok(answer);
                     }
+                }
+                Ok(answer) if self.watches && events::is_stream(&answer) => {
+                    return Ok(self.resumed(answer, &upstream));
                 }
                 Ok(answer) => return Ok(pass_back(answer, &upstream)),
                 Err(fault) => self.again_after(fault, &upstream, rule).await?,
@@ -158,12 +181,19 @@ impl Journey<'_> {
         answer.status() == StatusCode::MISDIRECTED_REQUEST && self.body.is_repeatable()
     }
 
-    /// A 503 that may say that the owner does not know whether it has done it. Under its key the request
-    /// can be repeated until somebody knows.
+    /// A 503 that may say that the owner does not know whether it has done it; under its key the request can
+    /// be repeated until somebody knows. Or that it cannot do it yet, having only just become the owner.
     fn may_be_unknown(&self, answer: &http::Response<Incoming>) -> bool {
         answer.status() == StatusCode::SERVICE_UNAVAILABLE
             && self.body.is_repeatable()
-            && self.outgoing.has_key()
+            && (self.outgoing.has_key() || self.may_change_hands())
+    }
+
+    fn resumed(&self, answer: http::Response<Incoming>, upstream: &Upstream) -> Response {
+        let Some(show) = self.place.show() else { return pass_back(answer, upstream) };
+        let (head, body) = answer.into_parts();
+        let body = events::resumed(self.app, show, self.outgoing.clone(), upstream.region.clone(), body);
+        pass_back(http::Response::from_parts(head, body), upstream)
     }
 
     /// Corrects the place after a 421; gives the answer back when it is not about ownership.
@@ -204,16 +234,7 @@ impl Journey<'_> {
         }
         // The same region again: nobody named a better place, or the registry's word is newer than the
         // answer's. It is changing hands; nothing was done, so that waiting is safe.
-        self.waits += 1;
-        if self.held.is_none() {
-            self.held = Some(self.app.waiting.hold(self.body.len())?);
-            self.app.metrics.held.inc();
-        }
-        let pause = backoff(self.waits);
-        if hold::news(self.app, self.place.show(), refusal.epoch, pause, self.deadline).await {
-            return Ok(None);
-        }
-        Err(unsettled())
+        if self.wait_for_news(refusal.epoch).await? { Ok(None) } else { Err(unsettled()) }
     }
 
     /// Asks again after `outcome-unknown`; gives any other 503 back, and this one when there is no time.
@@ -223,8 +244,16 @@ impl Journey<'_> {
         answer: http::Response<Incoming>,
     ) -> Result<Option<Response>, Problem> {
         let (head, body) = read(asked, answer, self.deadline).await?;
-        let is_unknown = Code::read(&body).is_some_and(|code| code == "outcome-unknown");
-        if is_unknown && self.may_try_again(asked).await {
+        let again = match Code::read(&body).as_deref() {
+            Some("outcome-unknown") if self.outgoing.has_key() => {
+                self.may_try_again(asked).await
+                    || self.may_change_hands() && self.wait_for_news(self.epoch()).await?
+            }
+            // Nothing was done.
+            Some("show-unavailable") if self.may_change_hands() => self.wait_for_news(self.epoch()).await?,
+            _ => false,
+        };
+        if again {
             return Ok(None);
         }
         Ok(Some(pass_back(http::Response::from_parts(head, Body::from(body)), asked)))
@@ -271,7 +300,14 @@ impl Journey<'_> {
             }
         }
         let may_repeat = self.body.is_repeatable() && self.outgoing.is_repeatable();
-        if may_repeat && self.may_try_again(asked).await { Ok(()) } else { Err(problem) }
+        if may_repeat && self.may_try_again(asked).await {
+            return Ok(());
+        }
+        let safe = self.body.is_repeatable() && (!was_sent || self.outgoing.is_repeatable());
+        if safe && self.may_change_hands() && self.wait_for_news(self.epoch()).await? {
+            return Ok(());
+        }
+        Err(problem)
     }
 
     /// Waits a while. False: there were attempts enough, by this request, by all to this process, or by the
