@@ -22,7 +22,7 @@ use crate::payments::Provider;
 use crate::projection::Nudge;
 use crate::relay::{self, Relay};
 use crate::replicas::guard::Guard;
-use crate::replicas::peers::{self, Peers};
+use crate::replicas::peers::{Endpoints, Peers};
 use crate::replicas::{Membership, ReplicaStore, store};
 use crate::reservations::origin::Origins;
 use crate::session::{CaughtUp, Session};
@@ -67,6 +67,8 @@ pub struct Parts {
     pub global: Channel,
     pub registry: RegistryClient,
     pub view: RegistryView,
+    /// Where other regions' processes take journals.
+    pub endpoints: Endpoints,
     pub session: Session,
     pub caught_up: CaughtUp,
     pub ticket_key: SigningKey,
@@ -106,6 +108,7 @@ impl App {
             global,
             registry,
             view,
+            endpoints,
             session,
             caught_up,
             ticket_key,
@@ -123,13 +126,8 @@ impl App {
             metrics: metrics.clone(),
         };
         let relay = if url.is_empty() { Relay::none() } else { Relay::start(url, relayed, &stop) };
-        let peers = Peers::new(
-            config.region.clone(),
-            session.clone(),
-            peers::sessions_of(view.clone()),
-            metrics.clone(),
-            stop.clone(),
-        );
+        let peers =
+            Peers::new(config.region.clone(), session.clone(), endpoints, metrics.clone(), stop.clone());
         let standings = Membership {
             region: config.region.clone(),
             view: view.clone(),
@@ -150,7 +148,6 @@ impl App {
             writer: Writer::start(pool.clone(), metrics.clone()),
             store: replicas.clone(),
             peers,
-            alone: true,
             registry: registry.clone(),
             view: view.clone(),
             projector: projector.clone(),
@@ -215,6 +212,14 @@ impl App {
             // Perhaps a later ballot was promised: another process leads, and Redis does not tell.
             Err(error @ HostError::Unavailable(_)) => self.relay.follow_journal(show).await.ok_or(error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this region answers for the show, as last heard: a replica knows other regions' shows too.
+    pub fn owns(&self, show: ShowId) -> bool {
+        match self.view.show(show) {
+            Some(record) => record.owner == *self.region(),
+            None => show.is_home(self.region()),
         }
     }
 

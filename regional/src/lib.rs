@@ -174,6 +174,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         registry,
         view: view.clone(),
         session,
+        endpoints: replicas::peers::sessions_of(view.clone()),
         caught_up,
         ticket_key,
         provider: Box::new(provider),
@@ -181,6 +182,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         stop: stop.clone(),
     });
     replicas::run::start(&app, replication);
+    app.hosts.follow_registry(&stop);
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
     tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));

@@ -111,6 +111,7 @@ impl TestRegion {
             view: registry.watch(CancellationToken::new()),
             registry,
             session: crate::session::Session::fixed(1),
+            endpoints: Arc::new(|_| Vec::new()),
             caught_up: Default::default(),
             ticket_key: SigningKey::generate(),
             provider: Box::new(NoProvider),

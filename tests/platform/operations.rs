@@ -223,15 +223,18 @@ async fn redis(world: &World, show: &Show, customer: &Client) {
 }
 
 async fn postgres(world: &World, show: &Show, customer: &Client) {
-    step("kill -9 of eu's Postgres: readyz names it, no answer lies, and what was paid is there afterwards");
+    step("kill -9 of eu's Postgres: readyz names it, no answer lies, and what was done is there afterwards");
     let (paid, _) = stage::buy(customer, &show.id, &["D1"]).await;
     kill(world, "eu", Some("postgres")).await;
     let path = format!("/v1/shows/{}/reservations", show.id);
     let (key, body) = (fresh_key(), adults(&["D2"]));
     let call = customer.post(&path, body).key(&key);
-    let refused = call.clone().await;
-    refused.any_problem();
-    assert_eq!(refused.code(), 503, "{refused}");
+    // The two other regions are a majority: who leads goes on, or says that it cannot.
+    let answer = call.clone().await;
+    if answer.code() != 201 {
+        answer.any_problem();
+        assert_eq!(answer.code(), 503, "{answer}");
+    }
     let port = world.operations("eu", "regional");
     until("readyz naming Postgres", BACK, async || {
         let answer = port.get("/readyz").attempt().await.ok()?;

@@ -47,6 +47,13 @@ impl RegistryView {
         self.read().shows.get(id)
     }
 
+    /// The shows of which `region` is the owner, with their epochs.
+    pub fn owned_by(&self, region: &RegionName) -> Vec<(ShowId, u64)> {
+        let known = self.read();
+        let owned = known.shows.owned_by(region).into_iter();
+        owned.filter_map(|id| Some((id, known.shows.epoch(id)?))).collect()
+    }
+
     /// Takes in what was learnt elsewhere (from an owner's refusal, say), when its epoch is newer.
     pub fn note(&self, record: ShowRecord) {
         let newer = {

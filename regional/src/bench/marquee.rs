@@ -77,7 +77,6 @@ impl Marquee {
                 metrics.clone(),
                 stop.clone(),
             ),
-            alone: true,
             registry,
             view: view.clone(),
             projector: nudge.clone(),

@@ -116,10 +116,7 @@ async fn try_once(
     deadline: Instant,
 ) -> Result<Host, Failed> {
     let (show, means) = (record.id, &hosts.0.means);
-    let mut term = term(hosts, record, ballot);
-    if means.alone {
-        (term.replicas, term.prior) = ([means.region.clone()].into(), BTreeSet::new());
-    }
+    let term = term(hosts, record, ballot);
     let sole = term.replicas.len() == 1 && term.prior.is_empty();
     if sole && first.is_none() && means.journal.head(show).await.map_err(unreadable)?.is_none() {
         // There is nobody else who could hold it; asking for a promise would make an empty journal of it.
@@ -227,6 +224,7 @@ fn reign(hosts: &Hosts, tenure: Tenure, state: Show, groups: &[Group]) -> Host {
         epoch: ballot.epoch,
         mailbox: sender.clone(),
         committed: committed.clone(),
+        asked_for: Arc::default(),
         live: live.clone(),
     };
     let task = task::Task {
@@ -236,6 +234,7 @@ fn reign(hosts: &Hosts, tenure: Tenure, state: Show, groups: &[Group]) -> Host {
         decided: Decided::new(committed.clone()),
         under_way: VecDeque::new(),
         committed,
+        asked_for: host.asked_for.clone(),
         live,
         mailbox,
         own: sender.downgrade(),

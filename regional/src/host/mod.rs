@@ -13,8 +13,10 @@ mod task;
 mod tenure;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watch;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use common::{Problem, RegionName, ShowId};
 use http::StatusCode;
 use raft::client::{RegistryClient, RegistryView};
 use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use watch::Laggards;
 
 use crate::app::not_owner;
 use crate::journal::{Attempts, Journal, Writer};
@@ -50,8 +54,6 @@ pub struct Means {
     /// The same journals, by the replica's rules.
     pub store: ReplicaStore,
     pub peers: Peers,
-    /// No other region answers yet: the own store is every show's whole quorum.
-    pub alone: bool,
     pub registry: RegistryClient,
     pub view: RegistryView,
     pub projector: Nudge,
@@ -66,6 +68,7 @@ pub struct Hosts(Arc<Inner>);
 struct Inner {
     means: Means,
     active: Mutex<HashMap<ShowId, Arc<OnceCell<Host>>>>,
+    laggards: Mutex<Laggards>,
 }
 
 /// A show that is led here.
@@ -74,6 +77,8 @@ pub struct Host {
     pub epoch: u64,
     mailbox: mpsc::Sender<Message>,
     committed: Arc<RwLock<Show>>,
+    /// Somebody wanted it, beside those who only bring journals up to date.
+    asked_for: Arc<AtomicBool>,
     /// What readers and watchers of the seat map are told.
     pub live: Arc<Live>,
 }
@@ -145,12 +150,26 @@ impl From<HostError> for Problem {
 
 impl Hosts {
     pub fn new(means: Means) -> Self {
-        Self(Arc::new(Inner { means, active: Mutex::default() }))
+        let (active, laggards) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { means, active, laggards }))
+    }
+
+    /// Follows the registry until `stop`: what is led here, and what is to be.
+    pub fn follow_registry(&self, stop: &CancellationToken) {
+        tokio::spawn(watch::tell_news(self.clone(), stop.clone()));
+        tokio::spawn(watch::take_over(self.clone(), stop.clone()));
     }
 
     /// The host of a show, leading it first where nobody here does.
     pub async fn get(&self, show: ShowId) -> Result<Host, HostError> {
-        self.led(show, None).await
+        let host = self.led(show, None).await?;
+        host.asked_for.store(true, Ordering::Relaxed);
+        Ok(host)
+    }
+
+    /// Leads a show that nobody asks for: it leaves memory soon after the other regions have followed.
+    async fn lead_quietly(&self, show: ShowId) -> Result<(), HostError> {
+        self.led(show, None).await.map(drop)
     }
 
     /// The seat map of a show that is led here already.
@@ -171,7 +190,9 @@ impl Hosts {
 
     /// A new show, its first entry committed. The registry must know it already.
     pub async fn create(&self, show: ShowId, group: Group) -> Result<Host, HostError> {
-        self.led(show, Some(group)).await
+        let host = self.led(show, Some(group)).await?;
+        host.asked_for.store(true, Ordering::Relaxed);
+        Ok(host)
     }
 
     async fn led(&self, show: ShowId, first: Option<Group>) -> Result<Host, HostError> {
@@ -231,6 +252,23 @@ impl Hosts {
             // Somebody's inbox was full.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// A show leaves memory while these regions lack entries of it.
+    fn left_behind(&self, show: ShowId, regions: impl IntoIterator<Item = RegionName>) {
+        let mut laggards = self.0.laggards.lock().expect("no code panics while holding it");
+        regions.into_iter().for_each(|region| laggards.note(&region, show));
+    }
+
+    /// Shows of which a region that can be reached again lacks entries, each told once.
+    fn reachable_laggards(&self) -> Vec<ShowId> {
+        let mut laggards = self.0.laggards.lock().expect("no code panics while holding it");
+        laggards.take(|region| self.0.means.peers.is_reachable(region))
+    }
+
+    /// Waits until a region can be reached again.
+    async fn lagged(&self) {
+        self.0.means.peers.reached_one().await;
     }
 
     fn active(&self) -> std::sync::MutexGuard<'_, HashMap<ShowId, Arc<OnceCell<Host>>>> {

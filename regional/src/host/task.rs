@@ -6,6 +6,7 @@
 //! may be done.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ const MAX_UNDER_WAY: usize = 128;
 /// A show that nobody asks for leaves memory after this.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// One that was only led so that other regions follow leaves it after this.
+const PASSING: Duration = Duration::from_secs(3);
+
 /// A show that nobody has asked for so long keeps its state once, not twice.
 const REST: Duration = Duration::from_secs(2);
 
@@ -46,6 +50,7 @@ pub(super) struct Task {
     pub decided: Decided,
     pub under_way: VecDeque<Batch>,
     pub committed: Arc<RwLock<Show>>,
+    pub asked_for: Arc<AtomicBool>,
     pub live: Arc<Live>,
     pub mailbox: mpsc::Receiver<Message>,
     /// To recognise its own entry among the active hosts.
@@ -93,6 +98,7 @@ impl Task {
         let why = self.serve().await;
         tracing::debug!(show = %self.show, why, "stopped leading");
         self.hosts.forget_host(self.show, &self.own);
+        self.hosts.left_behind(self.show, self.tenure.lagging());
         self.live.end();
         self.hosts.0.means.metrics.shows_active.dec();
         // Whoever still waits in the mailbox was not decided: nothing was done.
@@ -105,7 +111,8 @@ impl Task {
     async fn serve(&mut self) -> &'static str {
         let (mut messages, mut batch_before) = (Vec::new(), 0);
         loop {
-            let deadline = self.next_deadline();
+            let passing = !self.asked_for.load(Ordering::Relaxed);
+            let deadline = self.next_deadline(passing);
             let idle = self.under_way.is_empty();
             let room = messages.len() < MAX_BATCH;
             tokio::select! {
@@ -133,8 +140,12 @@ impl Task {
                         continue;
                     }
                     let unused = self.decided.next_deadline().is_none() && self.live.watchers() == 0;
-                    if unused && self.tenure.is_quiet() {
+                    let asked_for = self.asked_for.load(Ordering::Relaxed);
+                    if unused && self.tenure.is_quiet() && passing != asked_for {
                         return "idle";
+                    }
+                    if unused {
+                        continue;
                     }
                     if let Err(why) = self.decide_batch(Vec::new()) {
                         return self.finish_all(why).await;
@@ -154,12 +165,17 @@ impl Task {
     }
 
     /// When to look for lapsed reservations, to rest, or to leave memory.
-    fn next_deadline(&self) -> Instant {
+    fn next_deadline(&self, passing: bool) -> Instant {
+        let longest = match passing {
+            _ if self.decided.is_ahead() => REST,
+            true => PASSING,
+            false => IDLE,
+        };
         let wait = match self.decided.next_deadline() {
             Some(at) => Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO),
-            None => IDLE,
+            None => longest,
         };
-        Instant::now() + wait.min(if self.decided.is_ahead() { REST } else { IDLE })
+        Instant::now() + wait.min(longest)
     }
 
     /// Decides everything that waits and hands it on as one entry.

@@ -125,6 +125,13 @@ impl Tenure {
         self.next_tick().is_none()
     }
 
+    /// The regions that lack entries, as far as is known.
+    pub fn lagging(&self) -> Vec<RegionName> {
+        let own = &self.term().own;
+        let lags = self.leader.lags().into_iter().filter(|(region, lag)| *lag > 0 && *region != own);
+        lags.map(|(region, _)| region.clone()).collect()
+    }
+
     /// Appends the first entry of the own ballot.
     pub fn begin(&mut self, led: Payload) -> Vec<Told> {
         let effects = self.leader.begin(led, boot_ms());
@@ -325,7 +332,12 @@ impl Tenure {
 
     /// The leader says it again until the registry's news tell that it was heard.
     fn tell_settled(&self, epoch: u64) {
-        tracing::debug!(show = %self.show, epoch, "settled");
+        let (registry, show) = (self.hosts.0.means.registry.clone(), self.show);
+        tokio::spawn(async move {
+            if let Err(error) = registry.settled(show, epoch).await {
+                tracing::debug!(%show, %error, "that a change is settled was not told");
+            }
+        });
     }
 
     fn count_lag(&mut self, region: &RegionName) {

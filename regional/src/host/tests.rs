@@ -3,6 +3,7 @@
 mod crash;
 mod ledger;
 mod load;
+mod regions;
 mod two;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use super::*;
 use crate::Config;
 use crate::app::{App, Parts};
 use crate::halls::layout::SeatType;
+use crate::replicas::peers::Endpoints;
 use crate::show::{Command, Event, Key, Reserve, SeatStatus, Wish, tests::facts};
 use crate::testing::{NoProvider, region};
 
@@ -30,13 +32,18 @@ async fn process(url: &str, session: u64) -> App {
 
 /// The same, with a Redis.
 pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
-    let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
     let config = Config {
         region: region("eu"),
         regions: vec![region("eu"), region("us")],
         redis_url: common::config::Secret::new(redis),
         ..Config::default()
     };
+    process_of(config, url, session, Arc::new(|_| Vec::new()))
+}
+
+/// A process as `config` says, with these ways to other regions.
+fn process_of(config: Config, url: &str, session: u64, endpoints: Endpoints) -> App {
+    let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
     App::new(Parts {
         config,
         pool: migrations::pool(url, 8).unwrap(),
@@ -45,6 +52,7 @@ pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
         global: common::feed::channel("http://127.0.0.1:1").unwrap(),
         view: registry.watch(CancellationToken::new()),
         registry,
+        endpoints,
         session: crate::session::Session::fixed(session),
         caught_up: Default::default(),
         ticket_key: SigningKey::generate(),
@@ -70,6 +78,14 @@ pub(crate) fn owned_by(app: &App, show: ShowId, owner: &str, epoch: u64) {
 
 /// A show of eight ordinary seats that starts tomorrow and is on sale.
 pub(crate) async fn show(app: &App) -> ShowId {
+    let (id, group) = new_show();
+    owned_by(app, id, "eu", 1);
+    app.hosts.create(id, group).await.unwrap();
+    id
+}
+
+/// How it begins.
+fn new_show() -> (ShowId, Group) {
     let now = Timestamp::now();
     let mut facts = facts();
     facts.starts_at = now + SignedDuration::from_hours(24);
@@ -79,10 +95,8 @@ pub(crate) async fn show(app: &App) -> ShowId {
         seat.kind = SeatType::Standard;
     }
     let id = facts.show;
-    owned_by(app, id, "eu", 1);
     let events = vec![Event::Created(Box::new(facts))];
-    app.hosts.create(id, Group { at: now, by: None, key: None, trace: None, events }).await.unwrap();
-    id
+    (id, Group { at: now, by: None, key: None, trace: None, events })
 }
 
 pub(crate) fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {

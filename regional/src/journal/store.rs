@@ -91,7 +91,7 @@ impl Journal {
         Self { pool }
     }
 
-    pub(super) async fn client(&self) -> Result<deadpool_postgres::Object, JournalError> {
+    pub(crate) async fn client(&self) -> Result<deadpool_postgres::Object, JournalError> {
         Ok(self.pool.get().await?)
     }
 

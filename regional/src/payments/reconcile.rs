@@ -20,9 +20,12 @@ const PERIOD: Duration = Duration::from_secs(2);
 const PASSES_BETWEEN_BOOKINGS: u32 = 15;
 
 /// Shows in which something waits: a hold that ran out though nobody leads the show, money under way for long,
-/// seats of a canceled show. The projector knows from when on.
+/// seats of a canceled show. The projector knows from when on. A replica has other regions' shows too.
 const TO_ATTEND: &str = "
-SELECT show_id FROM projected WHERE attend_at < now() ORDER BY attend_at LIMIT 200";
+SELECT show_id FROM projected WHERE attend_at < now() ORDER BY attend_at LIMIT 10000";
+
+/// How many of them one pass looks at.
+const AT_ONCE: usize = 200;
 
 /// A younger payment or refund is still with the request that started it.
 const LATE: SignedDuration = SignedDuration::from_secs(10);
@@ -105,7 +108,8 @@ impl Reconciler {
 
     async fn pass(&self) -> anyhow::Result<()> {
         let rows = self.app.pool.get().await?.query(TO_ATTEND, &[]).await?;
-        let looks: Vec<_> = rows.iter().map(|row| self.look(ShowId(row.get(0)))).collect();
+        let shows = rows.iter().map(|row| ShowId(row.get(0))).filter(|show| self.app.owns(*show));
+        let looks: Vec<_> = shows.take(AT_ONCE).map(|show| self.look(show)).collect();
         let found: Vec<Found> = futures::stream::iter(looks).buffer_unordered(8).collect().await;
         let payments: Vec<PaymentId> = found.iter().flat_map(|found| &found.payments).copied().collect();
         let refunds: Vec<RefundId> = found.iter().flat_map(|found| &found.refunds).copied().collect();

@@ -273,7 +273,12 @@ impl Inner {
     /// The ballot that the journal last promised to another process; `alive`: one that the registry knows.
     async fn promised(&self, show: ShowId, alive: bool) -> Option<Ballot> {
         let ballot = self.means.journal.promised(show).await.ok()??;
-        let known = || self.means.view.sessions().iter().any(|session| session.no == ballot.session);
+        let sessions = self.means.view.sessions();
+        if sessions.iter().any(|s| s.no == ballot.session && s.region != self.means.region) {
+            // Another region leads, or did: its seat maps do not come this way.
+            return None;
+        }
+        let known = || sessions.iter().any(|session| session.no == ballot.session);
         (Some(ballot.session) != self.means.session.no() && (!alive || known())).then_some(ballot)
     }
 

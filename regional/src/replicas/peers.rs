@@ -77,6 +77,8 @@ struct Inner {
     stop: CancellationToken,
     routes: Mutex<HashMap<ShowId, Listener>>,
     lanes: Mutex<HashMap<RegionName, Arc<Lane>>>,
+    /// A region can be reached again.
+    reached: Notify,
 }
 
 struct Listener {
@@ -123,8 +125,8 @@ impl Peers {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        let (routes, lanes) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { own, session, endpoints, metrics, stop, routes, lanes }))
+        let (routes, lanes, reached) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { own, session, endpoints, metrics, stop, routes, lanes, reached }))
     }
 
     /// Listens for what concerns a try to lead `show`; the one before it hears nothing more.
@@ -211,7 +213,13 @@ impl Peers {
         }
     }
 
+    /// Waits until a region can be reached again; one such moment is told to one who waits.
+    pub async fn reached_one(&self) {
+        self.0.reached.notified().await;
+    }
+
     fn reached(&self, region: &RegionName) {
+        self.0.reached.notify_one();
         for listener in self.routes().values() {
             // A full inbox has something to say again by itself.
             let _ = listener.inbox.try_send(Heard::Reachable(region.clone()));

@@ -10,6 +10,7 @@ use common::{Problem, RegionName, ReservationId, ShowId, UserId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::view::{ReservationView, Stored};
 use crate::app::{App, db_failed};
@@ -54,20 +55,34 @@ pub(super) async fn own(
     }
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let after = position::<ReservationId>(after)?;
-    let (created_at, own, show) = columns(&after);
+    let mut after = position::<ReservationId>(after)?;
     let reference = query.reference.map(|text| text.trim().to_ascii_uppercase());
     let staff = authorized.may(Some(app.region()), "reservation", "read");
     // Only with a reference in hand may staff look beyond their own.
     let customer = if staff && reference.is_some() { None } else { Some(authorized.actor()?.user().0) };
     app.projector.caught_up().await;
-    let rows = app
-        .db()
-        .await?
-        .query(OWN, &[&customer, &reference, &created_at, &own, &show, &(limit + 1)])
-        .await
-        .map_err(db_failed)?;
-    Ok(Json(reservations(&rows, limit).map_err(db_failed)?))
+    let (db, mut found) = (app.db().await?, Vec::new());
+    // Each region tells of the shows that it owns now, so that all of them together tell each once.
+    loop {
+        let (created_at, own, show) = columns(&after);
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&customer, &reference, &created_at, &own, &show, &(limit + 1)];
+        let rows = db.query(OWN, &params).await.map_err(db_failed)?;
+        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count <= limit);
+        if let Some(last) = rows.last() {
+            after = Some((last.get("created_at"), id(last).map_err(db_failed)?));
+        }
+        found.extend(rows.into_iter().filter(|row| app.owns(ShowId(row.get("show_id")))));
+        if is_last || i64::try_from(found.len()).is_ok_and(|count| count > limit) {
+            break;
+        }
+    }
+    found.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
+    Ok(Json(reservations(&found, limit).map_err(db_failed)?))
+}
+
+fn id(row: &Row) -> anyhow::Result<ReservationId> {
+    ReservationId::of(ShowId(row.get("show_id")), row.get("own")).context("an id of another length")
 }
 
 #[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -139,8 +154,7 @@ fn reservations(rows: &[Row], limit: i64) -> anyhow::Result<Page<ReservationView
 
 fn reservation(row: &Row) -> anyhow::Result<ReservationView> {
     let stored = Stored {
-        id: ReservationId::of(ShowId(row.get("show_id")), row.get("own"))
-            .context("an id of another length")?,
+        id: id(row)?,
         reference: row.get("reference"),
         status: named(row.get("status"))?,
         customer: row.get::<_, Option<uuid::Uuid>>("customer").map(UserId),

@@ -35,25 +35,30 @@ fn seed() -> u64 {
 pub(super) async fn shows(app: &App, count: usize) -> Vec<ShowId> {
     let mut shows = Vec::new();
     for _ in 0..count {
-        let now = Timestamp::now();
-        let mut facts = facts();
-        facts.starts_at = now + SignedDuration::from_hours(24);
-        facts.on_sale_at = None;
-        facts.max_seats_per_customer = None;
-        let seat = |number| PlanSeat { number, kind: SeatType::Standard, x: None };
-        let row = |row| PlanRow {
-            row: char::from(b'A' + row).to_string(),
-            y: None,
-            seats: (1..=10).map(seat).collect(),
-        };
-        facts.rows = (0..u8::try_from(ROWS).unwrap()).map(row).collect();
-        let id = facts.show;
+        let (id, group) = large_show();
         owned_by(app, id, "eu", 1);
-        let events = vec![Event::Created(Box::new(facts))];
-        app.hosts.create(id, Group { at: now, by: None, key: None, trace: None, events }).await.unwrap();
+        app.hosts.create(id, group).await.unwrap();
         shows.push(id);
     }
     shows
+}
+
+pub(super) fn large_show() -> (ShowId, Group) {
+    let now = Timestamp::now();
+    let mut facts = facts();
+    facts.starts_at = now + SignedDuration::from_hours(24);
+    facts.on_sale_at = None;
+    facts.max_seats_per_customer = None;
+    let seat = |number| PlanSeat { number, kind: SeatType::Standard, x: None };
+    let row = |row| PlanRow {
+        row: char::from(b'A' + row).to_string(),
+        y: None,
+        seats: (1..=10).map(seat).collect(),
+    };
+    facts.rows = (0..u8::try_from(ROWS).unwrap()).map(row).collect();
+    let id = facts.show;
+    let events = vec![Event::Created(Box::new(facts))];
+    (id, Group { at: now, by: None, key: None, trace: None, events })
 }
 
 /// Waits until so many more were told "done".

@@ -73,7 +73,9 @@ fn outcome(answer: &Result<Answer, HostError>) -> String {
         Ok(Answer::Already) => "refused".into(),
         Ok(Answer::Refused { .. }) => "refused".into(),
         Err(HostError::OutcomeUnknown) => "unknown".into(),
-        Err(HostError::Unavailable(_) | HostError::Busy | HostError::Stopped) => "not-done".into(),
+        Err(
+            HostError::Unavailable(_) | HostError::Busy | HostError::Stopped | HostError::NotOwner { .. },
+        ) => "not-done".into(),
         Err(other) => format!("broken {other}"),
     }
 }
