@@ -28,7 +28,7 @@ pub struct Metrics {
     pub replication: ReplicationMetrics,
     pub replicas: ReplicaMetrics,
     /// Commands decided, by result.
-    pub commands: IntCounterVec,
+    pub commands: Commands,
     /// Append statements, by result.
     pub journal_statements: IntCounterVec,
     /// Shows whose entries went into one statement.
@@ -41,6 +41,16 @@ pub struct Metrics {
     pub projection_lag_seconds: Gauge,
     /// Whether entries lie in the partition that takes what no year does.
     pub journal_strays: IntGauge,
+}
+
+/// Counters without a look-up: every command counts in one.
+#[derive(Clone)]
+pub struct Commands {
+    pub done: IntCounter,
+    pub repeated: IntCounter,
+    pub already: IntCounter,
+    pub refused: IntCounter,
+    pub failed: IntCounter,
 }
 
 /// Counters without a look-up: this is the most frequent answer.
@@ -138,6 +148,7 @@ impl Metrics {
             Ok(counter)
         };
         let relayed = counter("marquee_seat_relay_total", "Seat-map messages between processes, by result.")?;
+        let commands = counter("marquee_show_commands_total", "Commands decided, by result.")?;
         let seat_maps = counter("marquee_seat_maps_total", "Seat maps answered, by result.")?;
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let gauge = IntGauge::new(name, help)?;
@@ -199,7 +210,13 @@ impl Metrics {
             },
             replication: ReplicationMetrics::new(registry)?,
             replicas: ReplicaMetrics::new(registry)?,
-            commands: counter("marquee_show_commands_total", "Commands decided, by result.")?,
+            commands: Commands {
+                done: commands.with_label_values(&["done"]),
+                repeated: commands.with_label_values(&["repeated"]),
+                already: commands.with_label_values(&["already"]),
+                refused: commands.with_label_values(&["refused"]),
+                failed: commands.with_label_values(&["failed"]),
+            },
             journal_statements: counter("marquee_journal_statements_total", "Append statements, by result.")?,
             journal_batch_shows: histogram(
                 "marquee_journal_batch_shows",

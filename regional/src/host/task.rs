@@ -332,22 +332,25 @@ impl Task {
     }
 
     fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
+        let counts = &self.hosts.0.means.metrics.commands;
         let mut used = vec![false; groups.len()];
         for Waiting { asker, reply } in waiting {
-            let (label, answer) = match (&failure, reply) {
-                (Some(failure), _) => ("failed", Err(failure.clone())),
+            let (count, answer) = match (&failure, reply) {
+                (Some(failure), _) => (&counts.failed, Err(failure.clone())),
                 (None, Reply::Group(at)) => {
                     let repeated = std::mem::replace(&mut used[at], true);
                     let answer = Answer::Done { group: groups[at].clone(), repeated };
-                    ("done", Ok(Replayable::Fresh(answer)))
+                    (&counts.done, Ok(Replayable::Fresh(answer)))
                 }
-                (None, Reply::Before { seq, index }) => ("repeated", Ok(Replayable::Before { seq, index })),
-                (None, Reply::Already) => ("already", Ok(Replayable::Fresh(Answer::Already))),
+                (None, Reply::Before { seq, index }) => {
+                    (&counts.repeated, Ok(Replayable::Before { seq, index }))
+                }
+                (None, Reply::Already) => (&counts.already, Ok(Replayable::Fresh(Answer::Already))),
                 (None, Reply::Refused { refusal, repeated }) => {
-                    ("refused", Ok(Replayable::Fresh(Answer::Refused { refusal, repeated })))
+                    (&counts.refused, Ok(Replayable::Fresh(Answer::Refused { refusal, repeated })))
                 }
             };
-            self.hosts.0.means.metrics.commands.with_label_values(&[label]).inc();
+            count.inc();
             // Who no longer listens finds the result under the key.
             let _ = asker.send(answer);
         }

@@ -186,9 +186,9 @@ impl Tenure {
             Heard::Answer { from, reply } => {
                 if from == self.term().own {
                     self.asked_own -= 1;
-                    return self.own_answered(reply);
+                    return self.own_answered(*reply);
                 }
-                let effects = self.leader.answered(&from, reply);
+                let effects = self.leader.answered(&from, *reply);
                 self.count_lag(&from);
                 effects
             }
@@ -313,7 +313,7 @@ impl Tenure {
         let (inbox, own) = (self.route.inbox(), self.term().own.clone());
         tokio::spawn(async move {
             let heard = match store.ask(show, request).await {
-                Some(told) => Heard::Answer { from: own, reply: told.reply },
+                Some(told) => Heard::Answer { from: own, reply: Box::new(told.reply) },
                 None => {
                     sleep(OWN_PAUSE).await;
                     Heard::OwnSilent("the own store's outcome is not known".into())

@@ -59,8 +59,8 @@ struct State {
     seq: u64,
     at: Timestamp,
     seats: Vec<SeatStatus>,
-    /// The entry that last changed each seat; of those up to `since` nothing is known.
-    changed: Vec<u64>,
+    /// The entry that last changed each seat, counted from `since`; of those up to there nothing is known.
+    changed: Box<[u32]>,
     since: u64,
     /// What watchers have been told of.
     told: u64,
@@ -95,7 +95,7 @@ impl Live {
         let state = State {
             seq: show.seq,
             at: show.last_at,
-            changed: vec![0; seats.len()],
+            changed: vec![0; seats.len()].into(),
             seats,
             since,
             told: show.seq,
@@ -143,7 +143,7 @@ impl Live {
                 && *present != status
             {
                 *present = status;
-                state.changed[seat] = seq;
+                state.changed[seat] = u32::try_from(seq.saturating_sub(state.since)).unwrap_or(u32::MAX);
                 any = true;
             }
         }
@@ -245,7 +245,10 @@ impl State {
     /// The seats changed after an entry.
     fn since(&self, after: u64) -> Delta {
         let seats = (0..).zip(self.changed.iter().zip(&self.seats));
-        let seats = seats.filter(|(_, (at, _))| **at > after).map(|(seat, (_, status))| (seat, *status));
+        let after_since = after.saturating_sub(self.since);
+        let seats = seats
+            .filter(|(_, (at, _))| u64::from(**at) > after_since)
+            .map(|(seat, (_, status))| (seat, *status));
         Delta { after, seq: self.seq, at: self.at, seats: seats.collect() }
     }
 }

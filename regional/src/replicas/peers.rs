@@ -47,15 +47,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub enum Heard {
     Answer {
         from: RegionName,
-        reply: Reply,
+        /// Every show that is led has room for some dozens in its inbox, which mostly is empty.
+        reply: Box<Reply>,
     },
     /// The own store could not answer.
     OwnSilent(String),
     /// The registry has another record of the show.
-    News {
-        epoch: u64,
-        has_prior: bool,
-    },
+    News { epoch: u64, has_prior: bool },
     /// The own session is closed.
     SessionGone,
     /// A connection to the region stands again.
@@ -207,7 +205,7 @@ impl Peers {
     fn answered(&self, from: &RegionName, show: ShowId, reply: Reply) {
         let inbox = self.routes().get(&show).map(|listener| listener.inbox.clone());
         if let Some(inbox) = inbox
-            && inbox.try_send(Heard::Answer { from: from.clone(), reply }).is_err()
+            && inbox.try_send(Heard::Answer { from: from.clone(), reply: Box::new(reply) }).is_err()
         {
             self.0.metrics.replication.dropped.inc();
         }

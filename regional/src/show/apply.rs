@@ -92,7 +92,7 @@ impl Show {
 
     fn remember(&mut self, group: &Group, seq: u64, index: u32) {
         if let Some(key) = group.key {
-            self.keys.remember(UsedKey { key, seq, index, at: group.at });
+            self.keys.remember(UsedKey::new(key, seq, index, group.at));
         }
         self.keys.forget(group.at);
     }
@@ -294,7 +294,6 @@ impl Show {
         let ticket = |(line, id): (&Line, &TicketId)| Ticket {
             id: *id,
             seat: line.seat,
-            category: line.category,
             status: TicketStatus::Valid,
             admission: None,
         };

@@ -49,7 +49,7 @@ impl Buyers {
             self.origins.replace(hash(new.origin), slot, same, |other| hash(all[other].origin))
         });
         if self.before.len() == self.before.capacity() {
-            self.before.reserve_exact(4 + self.before.len() / 4);
+            self.before.reserve_exact(4 + self.before.len() / 8);
         }
         self.before.push([customer, contact, origin]);
     }

@@ -29,7 +29,7 @@ const DEFAULT_CATEGORY: &str = "adult";
 pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
     if let Some(key) = &asked.key
         && let Some(used) = show.keys.get(&key.id)
-        && super::keys::until(used.at) > now
+        && used.until() > now
     {
         return if used.key.body == key.body {
             Decision::Repeat { seq: used.seq, index: used.index }

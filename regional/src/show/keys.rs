@@ -12,8 +12,8 @@ use super::index::{Index, hash};
 /// How long an idempotency key is remembered.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Until when a key that was used at `at` is remembered. Also of a time that no clock shows.
-pub(super) fn until(at: Timestamp) -> Timestamp {
+/// Also of a time that no clock shows.
+fn until(at: Timestamp) -> Timestamp {
     at.saturating_add(KEPT).unwrap_or(Timestamp::MAX)
 }
 
@@ -22,7 +22,19 @@ pub(super) struct UsedKey {
     pub key: Key,
     pub seq: u64,
     pub index: u32,
-    pub at: Timestamp,
+    /// In microseconds; hosts' clocks do not count finer.
+    at: i64,
+}
+
+impl UsedKey {
+    pub fn new(key: Key, seq: u64, index: u32, at: Timestamp) -> Self {
+        Self { key, seq, index, at: at.as_microsecond() }
+    }
+
+    /// Until when it is remembered.
+    pub fn until(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.at).map_or(Timestamp::MAX, until)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -51,7 +63,7 @@ impl Keys {
     pub fn remember(&mut self, used: UsedKey) {
         let number = self.forgotten.wrapping_add(u32::try_from(self.used.len()).unwrap_or(u32::MAX));
         if self.used.len() == self.used.capacity() {
-            self.used.reserve_exact(4 + self.used.len() / 4);
+            self.used.reserve_exact(4 + self.used.len() / 8);
         }
         self.used.push_back(used);
         let (all, first) = (&self.used, self.forgotten);
@@ -61,7 +73,7 @@ impl Keys {
 
     /// Forgets those whose time is over.
     pub fn forget(&mut self, now: Timestamp) {
-        while let Some(oldest) = self.used.front().filter(|oldest| until(oldest.at) <= now) {
+        while let Some(oldest) = self.used.front().filter(|oldest| oldest.until() <= now) {
             let (id, number) = (oldest.key.id, self.forgotten);
             // It may have been used again since.
             self.by_id.remove(hash(id), |n| n == number);
@@ -84,9 +96,11 @@ mod tests {
     use super::*;
 
     fn used(id: u8, secs: i64) -> UsedKey {
-        let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(secs);
-        let key = Key { id: [id; 16], body: [0; 16] };
-        UsedKey { key, seq: secs.unsigned_abs(), index: 0, at }
+        UsedKey::new(Key { id: [id; 16], body: [0; 16] }, secs.unsigned_abs(), 0, at(secs))
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(secs)
     }
 
     #[test]
@@ -98,12 +112,12 @@ mod tests {
         }
         let seq = |keys: &Keys, id: u8| keys.get(&[id; 16]).map(|used| used.seq);
         assert_eq!([1, 2, 3, 4].map(|id| seq(&keys, id)), [Some(20), Some(10), Some(30), None]);
-        keys.forget(used(0, day).at);
+        keys.forget(at(day));
         assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [Some(20), Some(10), Some(30)]);
-        keys.forget(used(0, day + 19).at);
+        keys.forget(at(day + 19));
         assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [Some(20), None, Some(30)]);
         keys.remember(used(2, day + 19));
-        keys.forget(used(0, day + 30).at);
+        keys.forget(at(day + 30));
         assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [None, Some(day.unsigned_abs() + 19), None]);
     }
 }

@@ -106,7 +106,7 @@ impl<V: Named> Slab<V> {
         let (slot, hashed) = (Slot::new(self.values.len()), hash(value.id()));
         if self.values.len() == self.values.capacity() {
             // Doubling would leave half of it empty; there are tens of thousands of slabs in a process.
-            self.values.reserve_exact(4 + self.values.len() / 4);
+            self.values.reserve_exact(4 + self.values.len() / 8);
         }
         self.values.push(value);
         let values = &self.values;

@@ -154,6 +154,12 @@ impl Reservation {
         matches!(self.status, ReservationStatus::Reserved | ReservationStatus::Paid)
     }
 
+    /// The category that a seat of it was sold in.
+    pub fn category_of(&self, seat: u32) -> Option<Category> {
+        let line = self.seats.iter().chain(&self.given_up).find(|line| line.seat == seat);
+        line.map(|line| line.category)
+    }
+
     /// The price of the seats it holds, or held when it ended.
     pub fn total_minor(&self) -> i64 {
         let lines = if self.seats.is_empty() { &self.given_up } else { &self.seats };
@@ -174,7 +180,6 @@ pub enum TicketStatus {
 pub struct Ticket {
     pub id: TicketId,
     pub seat: u32,
-    pub category: Category,
     pub status: TicketStatus,
     pub admission: Option<Box<Admission>>,
 }

@@ -20,7 +20,7 @@ use crate::asking::{Asker, Failed, TraceParent, about, replayed};
 use crate::host::{Answer, Host};
 use crate::refusals::not_a_ticket;
 use crate::reservations::view::ShowBrief;
-use crate::show::{CheckIn, Command, Show, TicketStatus};
+use crate::show::{CheckIn, Command, Reservation, Show, Ticket, TicketStatus};
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/tickets/keys", Permission::Public),
@@ -104,7 +104,7 @@ fn view(app: &App, show: &Show, id: TicketId) -> Option<(TicketView, Option<User
         show_id: show.plan.facts.show,
         token: app.ticket_keys.token(id, &seat),
         seat,
-        category: show.category(ticket.category).to_owned(),
+        category: category(show, reservation, ticket),
         status: ticket.status,
         admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
         show: ShowBrief::of(show),
@@ -213,6 +213,14 @@ async fn admit(
     Ok(if repeated { replayed(response) } else { response })
 }
 
+/// What the ticket's seat was sold as.
+fn category(show: &Show, reservation: &Reservation, ticket: &Ticket) -> String {
+    reservation
+        .category_of(ticket.seat)
+        .map(|category| show.category(category).to_owned())
+        .unwrap_or_default()
+}
+
 fn admitted(show: &Show, id: TicketId) -> Option<Admitted> {
     let (reservation, ticket) = show.ticket(id)?;
     Some(Admitted {
@@ -220,7 +228,7 @@ fn admitted(show: &Show, id: TicketId) -> Option<Admitted> {
         ticket_id: id,
         reservation_id: reservation.id,
         seat: show.plan.place(ticket.seat).name.to_owned(),
-        category: show.category(ticket.category).to_owned(),
+        category: category(show, reservation, ticket),
         admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
     })
 }
