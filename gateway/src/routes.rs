@@ -101,6 +101,13 @@ pub fn target(method: &Method, pattern: &str) -> Option<Target> {
     TABLE.iter().find(|(m, p, _)| *p == pattern && fits(m, method)).map(|(_, _, target)| *target)
 }
 
+/// The methods of a path that another target answers than the one asked for `method`; a service behind knows
+/// nothing of them.
+pub fn elsewhere(method: &Method, pattern: &str) -> &'static [&'static str] {
+    let named = TABLE.iter().any(|(m, p, _)| *p == pattern && *m == "GET" && !fits(m, method));
+    if named { &["GET", "HEAD"] } else { &[] }
+}
+
 /// The patterns that are proxied, each once. Those of the gateway's own handlers are not among them.
 pub fn proxied() -> impl Iterator<Item = &'static str> {
     let mut before = "";

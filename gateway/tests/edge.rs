@@ -431,6 +431,33 @@ async fn tls_is_served_and_the_certificate_replaced_without_a_restart() {
     eventually("the new certificate is served", || async { tls(&gateway, &second, b"h2").await.is_ok() })
         .await;
     assert!(tls(&gateway, &first, b"h2").await.is_err());
+
+    // Replaced without a trace that a look at the files would find: SIGHUP reads them all the same.
+    let file = |name: &str| folder.path().join(name);
+    let times =
+        ["cert.pem", "key.pem"].map(|name| std::fs::metadata(file(name)).unwrap().modified().unwrap());
+    let third = certificate(folder.path());
+    for (name, time) in ["cert.pem", "key.pem"].into_iter().zip(times) {
+        std::fs::File::options().write(true).open(file(name)).unwrap().set_modified(time).unwrap();
+    }
+    hang_up();
+    eventually("the third certificate is served", || async { tls(&gateway, &third, b"h2").await.is_ok() })
+        .await;
+}
+
+/// To this very process, as an operator would to a gateway's.
+fn hang_up() {
+    let told = std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
+    assert!(told.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_certificate_outlives_sighup() {
+    let eu = Fake::ok("eu").await;
+    let gateway = gateway_of(&eu, |_| {}).await;
+    assert_eq!(gateway.get("/v1/movies").send().await.unwrap().status(), 200);
+    hang_up();
+    assert_eq!(gateway.get("/v1/movies").send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

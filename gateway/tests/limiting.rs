@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::authz::jwt::{Jwk, JwkSet, SigningKey};
@@ -13,6 +15,7 @@ use gateway::config::Rate;
 use jiff::Timestamp;
 use reqwest::Response;
 use support::{Fake, Redis, Running, closed_port, config, eventually, problem};
+use tokio_util::sync::CancellationToken;
 
 const SLOW: Rate = Rate { per_sec: 1, burst: 3 };
 
@@ -186,4 +189,54 @@ async fn a_request_counts_for_its_user_and_its_address_in_redis_by_one_call() {
         let begins = format!("marquee:limit:{lane}");
         assert!(keys.iter().any(|key| key.starts_with(&begins)), "{lane}: {keys:?}");
     }
+}
+
+/// Eight callers who do not pause; Redis goes away among their requests, hangs once it is back, and goes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_redis_comes_and_goes() {
+    let eu = Fake::ok("eu").await;
+    let mut redis = Redis::start(closed_port().await).await;
+    let mut config = config(&[("eu", eu.url())]).await;
+    config.limits.read_per_address = Rate { per_sec: 100_000, burst: 100_000 };
+    config.redis_url = redis.url();
+    let gateway = Arc::new(Running::start(config).await);
+    let (answered, over) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (gateway, answered, over) = (gateway.clone(), answered.clone(), over.clone());
+            tokio::spawn(async move {
+                while !over.is_cancelled() {
+                    assert_eq!(gateway.get("/v1/movies").send().await.unwrap().status(), 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let more = async || {
+        let until = answered.load(Ordering::Relaxed) + 100;
+        eventually("a hundred more are answered", || async { answered.load(Ordering::Relaxed) >= until })
+            .await;
+    };
+    let counted = async || redis_counts(&gateway).await;
+    more().await;
+    assert!(counted().await > 0, "Redis was asked");
+    redis.kill();
+    more().await;
+    let mut redis = Redis::start(redis.addr).await;
+    let before = counted().await;
+    eventually("redis is asked again", || async { redis_counts(&gateway).await > before }).await;
+    redis.signal("-STOP");
+    more().await;
+    redis.signal("-CONT");
+    more().await;
+    redis.kill();
+    more().await;
+    over.cancel();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+async fn redis_counts(gateway: &Running) -> u64 {
+    gateway.metrics.redis_commands.with_label_values(&["ok"]).get()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use common::{CinemaId, HallId, ShowId, TicketId};
-use http::Response;
+use http::{Method, Response};
 use jiff::Timestamp;
 use support::{
     Fake, Reply, Running, answer, closed_port, config, eventually, json, not_owner, problem, region,
@@ -339,4 +339,29 @@ async fn an_answer_streams_as_it_comes() {
     held.store(1, Ordering::SeqCst);
     assert_eq!(response.chunk().await.unwrap().unwrap(), "data: 2\n\n");
     assert!(response.chunk().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_path_that_two_services_share_allows_what_either_does() {
+    let global = Fake::start(|_, _| {
+        let refused = Response::builder().status(405).header("allow", "PATCH, DELETE");
+        Reply::Answer(refused.body("".into()).unwrap())
+    })
+    .await;
+    let eu = Fake::start(|_, _| {
+        let refused = Response::builder().status(405).header("allow", "PUT,GET");
+        Reply::Answer(refused.body("".into()).unwrap())
+    })
+    .await;
+    let mut config = config(&[("eu", eu.url())]).await;
+    config.global_url = global.url();
+    let gateway = Running::start(config).await;
+    let allowed = async |path: &str| {
+        let asked =
+            gateway.http.request(Method::OPTIONS, format!("{}{path}", gateway.url)).send().await.unwrap();
+        assert_eq!(asked.status(), 405);
+        asked.headers()["allow"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(allowed("/v1/movies/mov_1").await, "GET,HEAD,PATCH,DELETE");
+    assert_eq!(allowed("/v1/halls").await, "PUT,GET");
 }

@@ -95,11 +95,11 @@ impl Spawner {
     }
 }
 
-/// Nothing of the caller's environment but what finds programs and sets the log level.
+/// Nothing of the caller's environment but what finds programs, sets the log level and the threads.
 fn clean_environment() -> Vec<(String, String)> {
     let mut environment =
         vec![("LANG".to_owned(), "C.UTF-8".to_owned()), ("TZ".to_owned(), "UTC".to_owned())];
-    for name in ["PATH", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"] {
+    for name in ["PATH", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "TOKIO_WORKER_THREADS"] {
         environment.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
     }
     environment

@@ -1,6 +1,7 @@
 //! The layers around every service's routes, and the server itself.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,10 +10,10 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
+use futures::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
 use crate::Problem;
@@ -29,7 +30,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The id of one request, from the edge to Postgres; an extension of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(pub String);
+pub struct RequestId(pub Arc<str>);
 
 /// When the caller stops waiting; an extension of requests that tell it. What is begun for the request
 /// should not go on for longer, and hops from here should be told what is left.
@@ -86,26 +87,21 @@ pub fn with_edge(routes: Router, edge: Edge) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path has no such method")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(|_panic| Problem::internal("a handler panicked").into_response()))
         .layer(middleware::from_fn_with_state(edge, around))
 }
 
 /// Sorts by time; its random part comes from the process, since asking the system is a call of its own.
-fn new_request_id() -> String {
+fn new_request_id() -> Arc<str> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
-    format!("req_{}", id.simple())
+    format!("req_{}", id.simple()).into()
 }
 
 async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(&REQUEST_ID)
-        .and_then(|v| v.to_str().ok())
-        .filter(|v| (1..=128).contains(&v.len()))
-        .map_or_else(new_request_id, str::to_owned);
+    let given = request.headers().get(&REQUEST_ID).and_then(|v| v.to_str().ok());
+    let given = given.filter(|v| (1..=128).contains(&v.len()));
+    let id = given.map_or_else(new_request_id, Arc::from);
     let trace = Trace::from_header(request.headers().get(&TRACEPARENT).and_then(|v| v.to_str().ok()));
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -113,10 +109,12 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
     let span = tracing::info_span!(
         "request",
         service = edge.service,
-        request_id = %id,
-        trace_id = %trace.trace_id,
-        span_id = %trace.span_id,
+        request_id = &*id,
+        trace_id = %trace.trace_id(),
+        span_id = %trace.span_id(),
     );
+    // Here and not as layers: each layer more is a clone and a box of all that lies within, for each request.
+    DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(trace);
 
@@ -127,7 +125,8 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
 
     let in_flight = InFlight::new(&edge.in_flight);
     let started = Instant::now();
-    let answer = next.run(request).instrument(span.clone());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answer = answer.map(|ran| ran.unwrap_or_else(|_panic| panicked()));
     let mut response = match deadline {
         None => answer.await,
         Some(Deadline(at)) => match tokio::time::timeout_at(at, answer).await {
@@ -167,6 +166,11 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
         tracing::debug!(%method, route, code, millis, "answered");
     }
     response
+}
+
+/// What is broken by it ends with the request; its message is in the log already.
+fn panicked() -> Response {
+    Problem::internal("a handler panicked").into_response()
 }
 
 /// Counts also those whose caller goes away.

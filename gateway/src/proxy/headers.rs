@@ -106,3 +106,16 @@ pub fn incoming(headers: &mut HeaderMap) {
     // The edge says it itself.
     headers.remove(&REQUEST_ID);
 }
+
+/// Adds methods to `Allow` that other services answer at the same path.
+pub fn also_allow(headers: &mut HeaderMap, methods: &[&str]) {
+    if methods.is_empty() {
+        return;
+    }
+    let told = headers.get(header::ALLOW).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let told = told.split(',').map(str::trim).filter(|method| !method.is_empty());
+    let all: Vec<&str> = methods.iter().copied().chain(told.filter(|m| !methods.contains(m))).collect();
+    if let Ok(value) = HeaderValue::from_str(&all.join(",")) {
+        headers.insert(header::ALLOW, value);
+    }
+}

@@ -66,7 +66,7 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
     let pattern = parts.extensions.get::<MatchedPath>().cloned().ok_or_else(|| missing("pattern"))?;
     let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(|| missing("caller"))?;
     let id = parts.extensions.get::<RequestId>().cloned().ok_or_else(|| missing("id"))?;
-    let trace = parts.extensions.get::<Trace>().cloned().ok_or_else(|| missing("trace"))?;
+    let trace = parts.extensions.get::<Trace>().copied().ok_or_else(|| missing("trace"))?;
     let params = RawPathParams::from_request_parts(&mut parts, &())
         .await
         .map_err(|_| Problem::not_found("resource"))?;
@@ -92,8 +92,9 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
     let mut headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
     let made_key = routes::takes_key(&parts.method, parts.uri.path()) && headers::make_key(&mut headers);
     let watches = events::is_watching(&parts.method, pattern);
+    let elsewhere = routes::elsewhere(&parts.method, pattern);
     let outgoing = Outgoing::new(parts.method, path_and_query, headers).in_lane(lane);
-    Journey {
+    let journey = Journey {
         app,
         place,
         outgoing,
@@ -105,10 +106,12 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
         avoid: None,
         held: None,
         watches,
+    };
+    let mut answer = journey.run(rule).await?;
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        headers::also_allow(answer.headers_mut(), elsewhere);
     }
-    .run(rule)
-    .await
-    .map(|answer| if made_key { headers::unmark_replay(answer) } else { answer })
+    Ok(if made_key { headers::unmark_replay(answer) } else { answer })
 }
 
 /// Whether any region's copy may answer. What a customer has just done must be seen at once, so that only

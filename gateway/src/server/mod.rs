@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -26,6 +27,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -67,10 +69,15 @@ pub async fn serve(
         metrics,
         options,
     });
-    if let Some(tls) = shared.tls.clone() {
-        let until = stop.clone();
-        tokio::spawn(async move { until.run_until_cancelled(tls.keep_fresh()).await });
-    }
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let (tls, until) = (shared.tls.clone(), stop.clone());
+    tokio::spawn(until.run_until_cancelled_owned(async move {
+        match tls {
+            Some(tls) => tls.keep_fresh(hangup).await,
+            // Unheard, the signal would end the process.
+            None => while hangup.recv().await.is_some() {},
+        }
+    }));
     let room = Arc::new(Semaphore::new(shared.options.max_connections));
     let graceful = GracefulShutdown::new();
     loop {

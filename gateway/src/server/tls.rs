@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::signal::unix::Signal;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
@@ -52,14 +53,7 @@ impl Tls {
     }
 
     /// Looks after the files for as long as the process lives.
-    pub async fn keep_fresh(&self) {
-        let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => {
-                tracing::error!(%error, "cannot listen for SIGHUP; certificates are not reloaded");
-                return;
-            }
-        };
+    pub async fn keep_fresh(&self, mut hangup: Signal) {
         let mut seen = self.changed_at();
         loop {
             let told = tokio::select! {

@@ -82,7 +82,6 @@ async fn marquee(
     let mut process = Command::new(std::env::current_exe()?);
     process.args(["guard", "--parent", &std::process::id().to_string(), "--"]);
     process.arg(std::env::current_exe()?).args(command).arg("--config").arg(&file);
-    process.env("RUST_LOG", "warn");
     Running::start(process, address, &scratch.path().join(format!("{name}.log"))).await
 }
 
