@@ -109,6 +109,8 @@ impl Server<'_> {
             "log_timezone=UTC".into(),
             "logging_collector=off".into(),
             "log_destination=stderr".into(),
+            // Its details tell values: the address that is taken already.
+            "log_error_verbosity=terse".into(),
         ] {
             arguments.extend(["-c".into(), setting.into()]);
         }

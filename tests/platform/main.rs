@@ -16,6 +16,7 @@ mod contention;
 mod contract;
 mod expiry;
 mod journals;
+mod logs;
 mod operations;
 mod payments;
 mod purchase;
@@ -178,6 +179,16 @@ async fn one_region_where_holds_expire() {
     }
     stop(&world).await;
     assert!(walked.is_ok(), "the journey failed (seed {}); see the panic above", world.seed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_region_whose_logs_are_read() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    if std::env::var("E2E_JOURNEYS").is_ok_and(|wanted| !wanted.split(',').any(|w| w == "logs")) {
+        return;
+    }
+    let folder = DataFolder::new("logs");
+    logs::walk(&folder.path).await;
 }
 
 /// The errors that services logged, since their data folder goes with the test.

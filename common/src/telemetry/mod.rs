@@ -15,10 +15,14 @@ pub enum LogFormat {
     Text,
 }
 
+/// Tells every statement's parameters at `debug`: names, addresses, hashes of passwords.
+const NEVER_AT_DEBUG: &str = "tokio_postgres=info";
+
 /// Starts logging to standard error. `RUST_LOG` overrides the level. Call once a process.
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,tower=warn,h2=warn,hyper=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,tower=warn,h2=warn,hyper=warn"))
+        .add_directive(NEVER_AT_DEBUG.parse().expect("a directive as its documentation has them"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.event_format(lines::Lines).fmt_fields(lines::Lines).init(),
