@@ -74,6 +74,10 @@ pub fn due(show: &Show, now: Timestamp) -> Vec<Event> {
 type Decided = Result<Vec<Event>, Refusal>;
 
 fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
+    if show.reservations.contains_key(&command.id) {
+        // Ids are drawn by chance; no two askers may end up with one reservation.
+        return Err(Refusal::WrongState("there is such a reservation already"));
+    }
     on_sale(show, now)?;
     let seats = match &command.wish {
         Wish::Seats(seats) => price_seats(show, seats, None)?,

@@ -3,6 +3,36 @@
 use super::*;
 
 #[test]
+fn no_two_reservations_have_one_id() {
+    let mut stage = Stage::new();
+    let first = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    let again = |seat: &str| Reserve {
+        id: first,
+        reference: "REF".into(),
+        customer: Some(UserId::new()),
+        contact: None,
+        wish: Wish::Seats(vec![(seat.to_owned(), None)]),
+        origin: None,
+        by_staff: false,
+    };
+    assert!(matches!(stage.tell(Command::Reserve(again("A4"))), Decision::Refuse(Refusal::WrongState(_))));
+    assert_eq!(stage.seat("A4"), SeatStatus::Free);
+    let taken = Event::Reserved {
+        reservation: first,
+        reference: "REF".into(),
+        customer: None,
+        contact: None,
+        seats: vec![SeatLine { seat: 3, category: "adult".into(), amount: 1_000 }],
+        expires_at: stage.now,
+        held_since: None,
+        origin: None,
+        waived: Vec::new(),
+    };
+    let group = Group { at: stage.now, by: None, key: None, trace: None, events: vec![taken] };
+    assert!(stage.show.clone().apply(9, &[group]).unwrap_err().contains("made twice"));
+}
+
+#[test]
 fn seats_are_taken_all_or_none() {
     let mut stage = Stage::new();
     let (ada, bob) = (UserId::new(), UserId::new());
