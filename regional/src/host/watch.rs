@@ -10,13 +10,17 @@ use std::time::Duration;
 use common::{RegionName, ShowId};
 use futures::StreamExt;
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{HostError, Hosts};
 
-/// Between two looks at what the registry told: changes come in crowds.
+/// Between two looks at what the registry told, at least: changes come in crowds.
 const LOOK: Duration = Duration::from_millis(5);
+/// And so many times as long as a look took, so that a registry that is busy does not make everybody so.
+const PAUSE_FACTOR: u32 = 8;
+/// Shows that nobody asks for yet can wait a little longer.
+const LOOK_AHEAD: Duration = Duration::from_millis(50);
 /// What could not be led is tried again after this.
 const RETRY: Duration = Duration::from_millis(500);
 /// Shows that are being led in the background at once: each waits for other regions most of the time.
@@ -36,9 +40,10 @@ pub async fn tell_news(hosts: Hosts, stop: CancellationToken) {
     let view = hosts.0.means.view.clone();
     let mut changes = view.changes();
     loop {
+        let began = Instant::now();
         let record = |show| view.show(show).map(|record| (record.epoch, !record.prior.is_empty()));
         let missed = hosts.0.means.peers.tell(record);
-        sleep(LOOK).await;
+        sleep(LOOK.max(began.elapsed() * PAUSE_FACTOR)).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = std::future::ready(()), if missed => {}
@@ -56,15 +61,17 @@ pub async fn take_over(hosts: Hosts, stop: CancellationToken) {
     let mut changes = hosts.0.means.view.changes();
     let mut successor = Successor { hosts, dealt_with: HashMap::new(), queue: VecDeque::new() };
     loop {
+        let began = Instant::now();
         if let Err(error) = successor.look().await {
             tracing::warn!(error = format!("{error:#}"), "cannot look which shows came to this region");
         }
+        let pause = LOOK_AHEAD.max(began.elapsed() * PAUSE_FACTOR);
         let waits = successor.round(&stop).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(RETRY), if waits => {}
             () = successor.hosts.lagged() => {}
-            _ = changes.changed() => sleep(LOOK).await,
+            _ = changes.changed() => sleep(pause).await,
         }
     }
 }
