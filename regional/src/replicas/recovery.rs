@@ -133,6 +133,9 @@ struct Driver {
     active: HashMap<ShowId, Active>,
     links: HashMap<RegionName, mpsc::Sender<(ShowId, Request)>>,
     heard: mpsc::Sender<Heard>,
+    /// On their way into the own store, and the way of the outcome.
+    restoring: BTreeSet<ShowId>,
+    restored: mpsc::Sender<(ShowId, Option<Answer>)>,
     /// Shows of which no other region holds a replica; told once.
     alone: BTreeSet<ShowId>,
 }
@@ -169,13 +172,16 @@ pub async fn run(means: Means) {
     let (heard, mut answers) = mpsc::channel(1_024);
     let (stop, wanted) = (means.stop.clone(), means.store.wanted().clone());
     let (active, links, alone) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-    let mut driver = Driver { means, active, links, heard, alone };
+    let (restored, mut outcomes) = mpsc::channel(AT_ONCE);
+    let restoring = BTreeSet::new();
+    let mut driver = Driver { means, active, links, heard, restoring, restored, alone };
     let mut is_behind = false;
     let (mut repeat, mut sweep) = (tokio::time::interval(REPEAT), tokio::time::interval(SWEEP));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             Some((from, show, reply)) = answers.recv() => driver.answered(&from, show, reply).await,
+            Some((show, answer)) = outcomes.recv() => driver.restored(show, answer),
             () = wanted.0.wake.notified() => {}
             _ = repeat.tick() => driver.repeat().await,
             _ = sweep.tick() => {
@@ -185,7 +191,7 @@ pub async fn run(means: Means) {
             }
         }
         driver.begin().await;
-        let left = driver.active.len() + wanted.len();
+        let left = driver.active.len() + driver.restoring.len() + wanted.len();
         if (left > 0) != is_behind {
             is_behind = left > 0;
             driver.means.caught_up.set(!is_behind);
@@ -206,7 +212,7 @@ impl Driver {
         }
         let select = "SELECT show_id FROM show_head
                        WHERE incarnation < $1 AND promised_epoch < $2 AND show_id <> ALL ($3) LIMIT $4";
-        let known = self.active.keys().chain(&self.alone);
+        let known = self.active.keys().chain(&self.restoring).chain(&self.alone);
         let known: Vec<Uuid> = known.map(|show| show.0).collect();
         let client = self.means.pool.get().await?;
         let rows = client.query(select, &[&incarnation.cast_signed(), &i64::MAX, &known, &PAGE]).await?;
@@ -219,11 +225,12 @@ impl Driver {
     /// As many as there is room for; their records are asked for all at once.
     async fn begin(&mut self) {
         let mut shows = Vec::new();
-        while self.active.len() + shows.len() < AT_ONCE
+        while self.active.len() + self.restoring.len() + shows.len() < AT_ONCE
             && let Some(show) = self.means.store.wanted().take()
         {
             // Those that are alone are taken up again by the sweep.
-            if !self.active.contains_key(&show) && !self.alone.contains(&show) {
+            let is_under_way = self.active.contains_key(&show) || self.restoring.contains(&show);
+            if !is_under_way && !self.alone.contains(&show) {
                 shows.push(show);
             }
         }
@@ -299,20 +306,28 @@ impl Driver {
                 RecoveryEffect::Send { to, request } => self.send(&to, show, request),
                 // With the next repeat.
                 RecoveryEffect::Again => {}
+                // Beside the others, so that many go into one transaction.
                 RecoveryEffect::Restore(restore) => {
-                    let Some(told) = self.means.store.restore(show, restore).await else { return };
+                    let (store, restored) = (self.means.store.clone(), self.restored.clone());
                     self.active.remove(&show);
-                    match told.reply.answer {
-                        Answer::Appended { upto, .. } => {
-                            tracing::info!(%show, upto, "a replica is whole again");
-                        }
-                        other => {
-                            tracing::warn!(%show, ?other, "a replica does not take what was reported");
-                            self.means.store.wanted().add(show);
-                        }
-                    }
+                    self.restoring.insert(show);
+                    tokio::spawn(async move {
+                        let told = store.restore(show, restore).await;
+                        let _ = restored.send((show, told.map(|told| told.reply.answer))).await;
+                    });
                     return;
                 }
+            }
+        }
+    }
+
+    fn restored(&mut self, show: ShowId, answer: Option<Answer>) {
+        self.restoring.remove(&show);
+        match answer {
+            Some(Answer::Appended { upto, .. }) => tracing::info!(%show, upto, "a replica is whole again"),
+            other => {
+                tracing::warn!(%show, ?other, "a replica did not take what was reported");
+                self.means.store.wanted().add(show);
             }
         }
     }
