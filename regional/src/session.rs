@@ -23,8 +23,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(500);
 const BEAT_DEADLINE: Duration = Duration::from_millis(1200);
 /// More often than beats, so that a beat rarely finds none since the last.
 const WRITE_EVERY: Duration = Duration::from_millis(350);
-/// A commit that takes longer is none.
-const WRITE_DEADLINE: Duration = Duration::from_secs(1);
+/// A commit that takes longer is none: it would come too late for the registry, whose patience is 3 s.
+const WRITE_DEADLINE: Duration = Duration::from_millis(2_500);
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
 /// The number that stands for no session; the registry draws none such.

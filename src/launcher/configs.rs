@@ -133,7 +133,7 @@ impl Facts<'_> {
             "ops_listen": self.ports.address(&format!("raft-{region}.ops")),
             "peers": peers,
             "bootstrap": node_id(region) == 1,
-            // Shows go to regions that can lead them on only once journals are replicated between regions.
+            // The journeys that kill a region's process expect it to be missed, not replaced.
             "liveness": { "region_timeout_ms": 600_000, "boot_patience_ms": 600_000 },
             "log_format": self.options.log_format,
         })
