@@ -8,6 +8,7 @@ mod http;
 mod provider;
 mod reconcile;
 pub mod saga;
+pub mod steps;
 pub mod view;
 mod webhook;
 

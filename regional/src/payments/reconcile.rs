@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::saga;
+use super::steps::{Waiting, waiting};
 use crate::app::App;
 use crate::host::{Answer, HostError};
-use crate::show::{Asked, Command, Event, Reservation, ShowStatus};
+use crate::show::{Asked, Command, Event};
 
 const PERIOD: Duration = Duration::from_secs(2);
 
@@ -133,15 +134,8 @@ impl Reconciler {
         };
         let late = Timestamp::now() - LATE;
         host.read(|state| {
-            let payments = state.payments.values().filter(|p| p.is_open() && p.started_at < late);
-            let refunds = state.refunds.values().filter(|r| r.is_open() && r.at < late);
-            let called_off =
-                state.status == ShowStatus::Canceled && state.reservations.values().any(Reservation::is_live);
-            Found {
-                payments: payments.map(|payment| payment.id).collect(),
-                refunds: refunds.map(|refund| refund.id).collect(),
-                called_off: called_off.then_some(show),
-            }
+            let Waiting { payments, refunds, called_off } = waiting(state, late);
+            Found { payments, refunds, called_off: called_off.then_some(show) }
         })
     }
 

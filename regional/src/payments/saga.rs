@@ -3,13 +3,11 @@
 
 use common::{Money, PaymentId, RefundId};
 
-use super::provider::{Charge, ChargeStatus, ProviderError};
+use super::provider::ProviderError;
+use super::steps::{Call, Next, Steps, goes_back_by_provider};
 use crate::app::App;
 use crate::host::{Answer, Host, HostError};
-use crate::show::{Asked, Command, Outcome, Payment, PaymentStatus, Refund, RefundStatus};
-
-/// How often a charge is sent again when the provider failed without saying what happened.
-const CHARGE_TRIES: u32 = 2;
+use crate::show::{Asked, Command, Outcome, Payment, Refund, RefundStatus};
 
 /// Why a payment could not be brought further now; the reconciler tries again.
 #[derive(Debug, thiserror::Error)]
@@ -22,58 +20,47 @@ pub enum Stuck {
 
 /// Charges a payment that was just committed as started, and journals the outcome.
 pub async fn charge(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
-    let (amount, token) = (money(host, payment.amount), payment.token.as_deref().unwrap_or_default());
-    let mut last = None;
-    for _ in 0..CHARGE_TRIES {
-        match app.provider.charge(payment.id, amount, token).await {
-            Ok(charge) => return journal(app, payment.id, outcome(&charge)).await,
-            Err(ProviderError::Refused(why)) => {
-                let failed = Outcome::Failed { reason: why, declined: false };
-                return journal(app, payment.id, failed).await;
-            }
-            Err(error @ ProviderError::Unknown(_)) => {
-                tracing::warn!(payment = %payment.id, %error, "a charge of unknown outcome");
-                // A call that ran into the time limit may hang again; asking is quicker than repeating.
-                if matches!(app.provider.find(payment.id).await, Ok(Some(_))) {
-                    return settle(app, host, payment).await;
-                }
-                last = Some(error);
-            }
-        }
-    }
-    match last {
-        Some(_) => settle(app, host, payment).await,
-        None => Ok(host.clone()),
-    }
+    bring_on(app, host, payment, Steps::charge()).await
 }
 
 /// Settles a payment of unknown outcome: what the provider knows is the truth; what it does not know is
 /// canceled under the same id, so that a late call cannot charge.
 pub async fn settle(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
-    let charge = match app.provider.find(payment.id).await? {
-        Some(charge) => charge,
-        None => app.provider.cancel(payment.id, money(host, payment.amount)).await?,
-    };
-    journal(app, payment.id, outcome(&charge)).await
+    bring_on(app, host, payment, Steps::settle()).await
+}
+
+/// Follows up the provider's own word: what its books say is journaled.
+pub async fn hinted(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
+    bring_on(app, host, payment, Steps::hinted()).await
+}
+
+async fn bring_on(
+    app: &App,
+    host: &Host,
+    payment: &Payment,
+    (mut steps, mut call): (Steps, Call),
+) -> Result<Host, Stuck> {
+    let (amount, token) = (money(host, payment.amount), payment.token.as_deref().unwrap_or_default());
+    loop {
+        let heard = match call {
+            Call::Charge => app.provider.charge(payment.id, amount, token).await.map(Some),
+            Call::Find => app.provider.find(payment.id).await,
+            Call::Cancel => app.provider.cancel(payment.id, amount).await.map(Some),
+        };
+        if let Err(error @ ProviderError::Unknown(_)) = &heard {
+            tracing::warn!(payment = %payment.id, ?call, %error, "the provider did not say");
+        }
+        match steps.heard(heard) {
+            Next::Call(next) => call = next,
+            Next::Journal(outcome) => return journal(app, payment.id, outcome).await,
+            Next::Nothing => return Ok(host.clone()),
+            Next::Stuck(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn money(host: &Host, amount: i64) -> Money {
     host.read(|show| show.plan.money(amount))
-}
-
-/// What the provider's answer means for the payment.
-pub fn outcome(charge: &Charge) -> Outcome {
-    let reason = || charge.reason.clone();
-    match charge.status {
-        ChargeStatus::Succeeded => Outcome::Completed,
-        ChargeStatus::Pending => Outcome::Pending,
-        ChargeStatus::Declined => {
-            Outcome::Failed { reason: reason().unwrap_or_else(|| "declined".into()), declined: true }
-        }
-        ChargeStatus::Canceled => {
-            Outcome::Failed { reason: reason().unwrap_or_else(|| "provider_timeout".into()), declined: false }
-        }
-    }
 }
 
 /// Journals an outcome; one that is known already changes nothing. Money that came for seats that are gone
@@ -133,8 +120,7 @@ pub async fn give_back(app: &App, host: &Host, refund: RefundId) -> Result<(), S
 }
 
 async fn given_back(app: &App, host: &Host, refund: &Refund, payment: &Payment) -> Result<(), ProviderError> {
-    // Cash goes back over the counter; a payment of nothing has nothing to give back.
-    if payment.method == crate::show::Method::Cash || payment.status == PaymentStatus::Pending {
+    if !goes_back_by_provider(payment) {
         return Ok(());
     }
     app.provider.refund(refund.id, refund.payment, money(host, refund.amount)).await
