@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # A newly installed cargo is not yet on this shell's path.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build up test test-long lint bench model clean
+.PHONY: help setup build up test test-long lint bench model sim clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: build ## Measure everything, on a platform of its own; figures and plots 
 
 model: setup ## Explore the replication protocol's model in its long form; ARGS name configurations or rules
 	cargo run --locked -p protocol-model -- $(ARGS)
+
+sim: setup ## Run the simulation: SEEDS=100000 for a night, SEED=n tells one seed in full
+	SEEDS=$(SEEDS) SEED=$(SEED) FIRST=$(FIRST) cargo run --locked -p simulation
 
 clean: ## Remove what was built
 	cargo clean
