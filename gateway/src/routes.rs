@@ -79,7 +79,7 @@ const TABLE: &[(&str, &str, Target)] = &[
     (ANY, "/v1/tickets/{id}/{*rest}", Show),
     (ANY, "/v1/webhooks/{*rest}", Region),
     // What operators see and steer: any region answers for the whole platform.
-    ("GET", "/v1/cluster", Region),
+    (ANY, "/v1/cluster", Region),
     (ANY, "/v1/regions/{name}/drain", Region),
     (ANY, "/v1/regions/{name}/undrain", Region),
     (ANY, "/v1/regions/{name}/restored", Region),
@@ -229,6 +229,15 @@ pub fn lane(method: &Method, pattern: &str, is_staff: bool) -> Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_passed_on_goes_somewhere_whatever_its_method() {
+        for pattern in proxied() {
+            for method in [Method::GET, Method::POST, Method::TRACE, Method::from_bytes(b"QUERY").unwrap()] {
+                assert!(target(&method, pattern).is_some(), "{method} {pattern}");
+            }
+        }
+    }
 
     #[test]
     fn every_path_goes_where_the_contract_says() {
