@@ -57,122 +57,136 @@ pub struct Key {
     pub body: [u8; 16],
 }
 
-/// How it is read stands in `reading.rs`: once more all kinds, and which fields may be missing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "e", rename_all = "snake_case")]
-pub enum Event {
-    /// A process began to lead under this ballot; everything before it is committed.
-    Led {
-        epoch: u64,
-        session: u64,
-        attempt: u64,
-    },
-    Created(Box<Created>),
-    /// Seats taken, for a time.
-    Reserved {
-        reservation: ReservationId,
-        reference: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        customer: Option<UserId>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        contact: Option<String>,
-        seats: Vec<SeatLine>,
-        expires_at: Timestamp,
-        /// Since when this buyer has held seats without paying, where that began before this reservation.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        held_since: Option<Timestamp>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        origin: Option<Origin>,
-        /// The rules that staff set aside for it; the group says who.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        waived: Vec<Rule>,
-    },
-    /// Other seats for the same reservation; the deadline stays.
-    SeatsChanged {
-        reservation: ReservationId,
-        seats: Vec<SeatLine>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        waived: Vec<Rule>,
-    },
-    /// The time ran out; the seats are free.
-    Lapsed {
-        reservation: ReservationId,
-    },
-    /// Committed before the provider is called.
-    PaymentStarted {
-        payment: PaymentId,
-        reservation: ReservationId,
-        method: Method,
-        amount: i64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        token: Option<String>,
-    },
-    /// The provider has it and will say later.
-    PaymentPending {
-        payment: PaymentId,
-    },
-    /// The money is there; the reservation is paid and these are its tickets, in the order of its seats.
-    PaymentCompleted {
-        payment: PaymentId,
-        tickets: Vec<TicketId>,
-    },
-    /// No money moved and none will under this id.
-    PaymentFailed {
-        payment: PaymentId,
-        reason: String,
-        declined: bool,
-    },
-    /// Money came for seats that are gone or a reservation that is over; it goes back whole.
-    PaymentUnclaimed {
-        payment: PaymentId,
-        refund: RefundId,
-    },
-    /// Seats given up, with what goes back.
-    Canceled(Cancellation),
-    /// Money on its way back; `release`: the seats are free too.
-    RefundStarted {
-        refund: RefundId,
-        payment: PaymentId,
-        amount: i64,
-        reason: String,
-        release: bool,
-    },
-    /// Seats that lapsed before their payment came are held again, since all are free.
-    Retaken {
-        reservation: ReservationId,
-    },
-    Blocked {
-        seats: Vec<u32>,
-        reason: String,
-    },
-    Unblocked {
-        seats: Vec<u32>,
-    },
-    Rescheduled {
-        starts_at: Timestamp,
-    },
-    OnSaleChanged {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        on_sale_at: Option<Timestamp>,
-    },
-    /// Nothing is sold any more; what was sold is canceled and refunded by events that follow.
-    ShowCanceled {
-        reason: String,
-    },
-    RefundCompleted {
-        refund: RefundId,
-    },
-    RefundFailed {
-        refund: RefundId,
-        reason: String,
-    },
-    CheckedIn {
-        ticket: TicketId,
-        nonce: String,
-        at: Timestamp,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        forced: bool,
-    },
+/// [`Event`], and the same kinds once more for `reading.rs`: serde writes the kind beside the fields, and reads it
+/// in another way.
+macro_rules! written_and_read {
+    ($(#[$about:meta])* pub enum Event $kinds:tt) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(tag = "e", rename_all = "snake_case")]
+        pub enum Event $kinds
+
+        #[derive(Deserialize)]
+        #[serde(remote = "Event", rename_all = "snake_case")]
+        pub(super) enum Kinds $kinds
+    };
+}
+
+written_and_read! {
+    pub enum Event {
+        /// A process began to lead under this ballot; everything before it is committed.
+        Led {
+            epoch: u64,
+            session: u64,
+            attempt: u64,
+        },
+        Created(Box<Created>),
+        /// Seats taken, for a time.
+        Reserved {
+            reservation: ReservationId,
+            reference: String,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            customer: Option<UserId>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            contact: Option<String>,
+            seats: Vec<SeatLine>,
+            expires_at: Timestamp,
+            /// Since when this buyer has held seats without paying, where that began before this reservation.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            held_since: Option<Timestamp>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            origin: Option<Origin>,
+            /// The rules that staff set aside for it; the group says who.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            waived: Vec<Rule>,
+        },
+        /// Other seats for the same reservation; the deadline stays.
+        SeatsChanged {
+            reservation: ReservationId,
+            seats: Vec<SeatLine>,
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            waived: Vec<Rule>,
+        },
+        /// The time ran out; the seats are free.
+        Lapsed {
+            reservation: ReservationId,
+        },
+        /// Committed before the provider is called.
+        PaymentStarted {
+            payment: PaymentId,
+            reservation: ReservationId,
+            method: Method,
+            amount: i64,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            token: Option<String>,
+        },
+        /// The provider has it and will say later.
+        PaymentPending {
+            payment: PaymentId,
+        },
+        /// The money is there; the reservation is paid and these are its tickets, in the order of its seats.
+        PaymentCompleted {
+            payment: PaymentId,
+            tickets: Vec<TicketId>,
+        },
+        /// No money moved and none will under this id.
+        PaymentFailed {
+            payment: PaymentId,
+            reason: String,
+            declined: bool,
+        },
+        /// Money came for seats that are gone or a reservation that is over; it goes back whole.
+        PaymentUnclaimed {
+            payment: PaymentId,
+            refund: RefundId,
+        },
+        /// Seats given up, with what goes back.
+        Canceled(Cancellation),
+        /// Money on its way back; `release`: the seats are free too.
+        RefundStarted {
+            refund: RefundId,
+            payment: PaymentId,
+            amount: i64,
+            reason: String,
+            release: bool,
+        },
+        /// Seats that lapsed before their payment came are held again, since all are free.
+        Retaken {
+            reservation: ReservationId,
+        },
+        Blocked {
+            seats: Vec<u32>,
+            reason: String,
+        },
+        Unblocked {
+            seats: Vec<u32>,
+        },
+        Rescheduled {
+            starts_at: Timestamp,
+        },
+        OnSaleChanged {
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            on_sale_at: Option<Timestamp>,
+        },
+        /// Nothing is sold any more; what was sold is canceled and refunded by events that follow.
+        ShowCanceled {
+            reason: String,
+        },
+        RefundCompleted {
+            refund: RefundId,
+        },
+        RefundFailed {
+            refund: RefundId,
+            reason: String,
+        },
+        CheckedIn {
+            ticket: TicketId,
+            nonce: String,
+            at: Timestamp,
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            forced: bool,
+        },
+    }
 }
 
 /// All that a show needs to be sold, wherever its journal goes.

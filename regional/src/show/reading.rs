@@ -2,18 +2,15 @@
 //!
 //! The kind of an event is written first, as `e`. serde's own way of reading such an enum cannot rely on that:
 //! it copies every event before it looks at it, which took most of the time of beginning to lead. Here the
-//! kind must come first, and the fields are read where they stand.
+//! kind must come first, and the fields are read where they stand ([`Kinds`]).
 
 use std::fmt;
 
-use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
-use jiff::Timestamp;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::event::{Cancellation, Created, Event, Origin, Rule, SeatLine};
-use super::state::Method;
+use super::event::{Event, Kinds};
 
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -100,108 +97,4 @@ impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Fields<A> {
     fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, A::Error> {
         Err(A::Error::custom("the fields of an event have names"))
     }
-}
-
-/// [`Event`] once more, only for reading. What is added there is added here; the compiler compares the fields,
-/// and the stored samples the kinds.
-#[derive(Deserialize)]
-#[serde(remote = "Event", rename_all = "snake_case")]
-enum Kinds {
-    Led {
-        epoch: u64,
-        session: u64,
-        attempt: u64,
-    },
-    Created(Box<Created>),
-    Reserved {
-        reservation: ReservationId,
-        reference: String,
-        #[serde(default)]
-        customer: Option<UserId>,
-        #[serde(default)]
-        contact: Option<String>,
-        seats: Vec<SeatLine>,
-        expires_at: Timestamp,
-        #[serde(default)]
-        held_since: Option<Timestamp>,
-        #[serde(default)]
-        origin: Option<Origin>,
-        #[serde(default)]
-        waived: Vec<Rule>,
-    },
-    SeatsChanged {
-        reservation: ReservationId,
-        seats: Vec<SeatLine>,
-        #[serde(default)]
-        waived: Vec<Rule>,
-    },
-    Lapsed {
-        reservation: ReservationId,
-    },
-    PaymentStarted {
-        payment: PaymentId,
-        reservation: ReservationId,
-        method: Method,
-        amount: i64,
-        #[serde(default)]
-        token: Option<String>,
-    },
-    PaymentPending {
-        payment: PaymentId,
-    },
-    PaymentCompleted {
-        payment: PaymentId,
-        tickets: Vec<TicketId>,
-    },
-    PaymentFailed {
-        payment: PaymentId,
-        reason: String,
-        declined: bool,
-    },
-    PaymentUnclaimed {
-        payment: PaymentId,
-        refund: RefundId,
-    },
-    Canceled(Cancellation),
-    RefundStarted {
-        refund: RefundId,
-        payment: PaymentId,
-        amount: i64,
-        reason: String,
-        release: bool,
-    },
-    Retaken {
-        reservation: ReservationId,
-    },
-    Blocked {
-        seats: Vec<u32>,
-        reason: String,
-    },
-    Unblocked {
-        seats: Vec<u32>,
-    },
-    Rescheduled {
-        starts_at: Timestamp,
-    },
-    OnSaleChanged {
-        #[serde(default)]
-        on_sale_at: Option<Timestamp>,
-    },
-    ShowCanceled {
-        reason: String,
-    },
-    RefundCompleted {
-        refund: RefundId,
-    },
-    RefundFailed {
-        refund: RefundId,
-        reason: String,
-    },
-    CheckedIn {
-        ticket: TicketId,
-        nonce: String,
-        at: Timestamp,
-        #[serde(default)]
-        forced: bool,
-    },
 }
