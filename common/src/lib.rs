@@ -11,6 +11,7 @@ pub mod config;
 pub mod feed;
 pub mod http;
 pub mod ids;
+pub mod loopback;
 pub mod money;
 pub mod ops;
 pub mod problem;

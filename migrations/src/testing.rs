@@ -3,7 +3,6 @@
 //!
 //! As root the server runs as `postgres` (or `nobody`), since Postgres refuses to run as root.
 
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -59,7 +58,7 @@ impl TestPostgres {
 
         // Between choosing a free port and binding it another process may take it; then the next is tried.
         for _ in 0..5 {
-            let port = free_port();
+            let port = common::loopback::unused_address().expect("a free port").port();
             let mut server = launch(&bin, &data, user, folder.path(), port, options);
             if ready(&bin, port, &mut server) {
                 return Self { server, port, options, user, folder };
@@ -240,11 +239,6 @@ fn ready(bin: &Path, port: u16, server: &mut Child) -> bool {
 
 fn read_log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_else(|_| "empty".into())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 /// Whom to run as when this process is root (what it creates is then owned by user 0).

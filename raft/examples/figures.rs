@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "a measurement may fail by panicking")]
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,10 +60,8 @@ impl Drop for Group {
     }
 }
 
-/// Held all at once, so that they differ.
 fn free_addresses() -> Vec<String> {
-    let held: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|held| held.local_addr().unwrap().to_string()).collect()
+    (0..6).map(|_| common::loopback::unused_address().unwrap().to_string()).collect()
 }
 
 fn start_etcd(program: &str, dir: &Path) -> (Group, Vec<String>) {

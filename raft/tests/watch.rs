@@ -77,7 +77,7 @@ async fn a_watcher_of_a_cut_off_voter_turns_to_one_that_has_a_leader() {
         peer.url = "http://127.0.0.1:1".into();
     }
     // The others cannot reach it either.
-    let moved = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let moved = common::loopback::unused_address().unwrap().to_string();
     alone.listen = moved.clone();
     let cut_off = CancellationToken::new();
     let running = tokio::spawn(raft::run(alone, cut_off.clone()));

@@ -1,20 +1,19 @@
 //! Ports that a platform keeps: found free once, remembered in its folder, taken again when still free.
 //!
 //! A found port is held by a listener until its process starts, so that two platforms starting together
-//! never agree on one. Ports come from below the range that the kernel gives to outgoing
-//! connections: a busy client could otherwise sit on the port of a process that is being restarted.
+//! never agree on one. None is from the range of outgoing connections ([`common::loopback`]): a
+//! busy client could otherwise sit on the port of a process that is being restarted.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rand::Rng;
+use common::loopback::{hold, hold_unused};
 
 use super::files;
 
 const FILE: &str = "ports.json";
-const LOWEST: u16 = 10_000;
 
 pub struct Ports {
     file: PathBuf,
@@ -59,7 +58,6 @@ impl Ports {
     }
 
     fn take_free(&mut self, names: &[String], remembered: &BTreeMap<String, u16>) -> anyhow::Result<()> {
-        let highest = lowest_outgoing_port().max(LOWEST + 4_000);
         // The remembered first, lest a new name draws one of them.
         for name in names {
             if let Some(port) = remembered.get(name)
@@ -72,13 +70,8 @@ impl Ports {
             if self.chosen.contains_key(name) {
                 continue;
             }
-            let (port, listener) = (0..1_000)
-                .find_map(|_| {
-                    let port = rand::rng().random_range(LOWEST..highest);
-                    hold(port).ok().map(|listener| (port, listener))
-                })
-                .context("no free TCP port was found on 127.0.0.1")?;
-            self.keep(name, port, listener);
+            let listener = hold_unused().context("no free TCP port was found on 127.0.0.1")?;
+            self.keep(name, listener.local_addr()?.port(), listener);
         }
         Ok(())
     }
@@ -110,19 +103,10 @@ impl Ports {
     }
 }
 
-fn hold(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-}
-
-fn lowest_outgoing_port() -> u16 {
-    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap_or(32_768)
-}
-
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+
     use super::*;
 
     fn names() -> Vec<String> {

@@ -26,10 +26,7 @@ struct Provider {
 impl Provider {
     async fn start(webhook_urls: Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listen = {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            free.local_addr().unwrap().to_string()
-        };
+        let listen = common::loopback::unused_address().unwrap().to_string();
         let config = Config {
             listen: listen.clone(),
             data_file: folder.path().join("books.redb"),

@@ -173,7 +173,7 @@ async fn serve(
 
 /// An address where nobody listens.
 pub async fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    common::loopback::unused_address().unwrap()
 }
 
 /// A configuration whose upstreams are all away, until a test names them.

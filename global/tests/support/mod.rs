@@ -2,7 +2,6 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part; tests may unwrap")]
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::config::{Config as _, Secret};
@@ -25,7 +24,7 @@ pub struct Service {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    common::loopback::unused_address().unwrap().to_string()
 }
 
 pub fn config(postgres_url: &str) -> Config {

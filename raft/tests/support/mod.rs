@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -105,10 +104,8 @@ fn end(runtime: Runtime) {
     std::thread::spawn(|| runtime.shutdown_timeout(DEADLINE)).join().unwrap();
 }
 
-/// Held all at once, so that they differ.
 fn free_addresses(count: usize) -> Vec<String> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    (0..count).map(|_| common::loopback::unused_address().unwrap().to_string()).collect()
 }
 
 fn copy_dir(from: &Path, to: &PathBuf) {

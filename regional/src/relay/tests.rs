@@ -24,7 +24,7 @@ struct Redis {
 
 impl Redis {
     async fn start(addr: Option<SocketAddr>) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = || common::loopback::unused_address().unwrap();
         let addr = addr.unwrap_or_else(free);
         let mut command = Command::new("redis-server");
         command

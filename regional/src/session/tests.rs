@@ -1,6 +1,5 @@
 //! A keeper on a real Postgres, before a real voter.
 
-use std::net::TcpListener;
 use std::time::Instant;
 
 use migrations::Schema;
@@ -35,9 +34,7 @@ impl Drop for Voter {
 
 impl Voter {
     pub fn start() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let held = [free(), free()];
-        let [listen, ops_listen] = held.map(|held| held.local_addr().unwrap().to_string());
+        let [listen, ops_listen] = [(); 2].map(|()| common::loopback::unused_address().unwrap().to_string());
         let dir = tempfile::tempdir().unwrap();
         let url = format!("http://{listen}");
         let config = raft::Config {

@@ -1,6 +1,6 @@
 //! Processes that a measurement starts beside the platform: they end with it, and with us.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl Drop for Scratch {
 
 /// An address that nobody uses now.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    Ok(common::loopback::unused_address()?)
 }
 
 /// Killed when it is dropped.
