@@ -133,8 +133,6 @@ impl Facts<'_> {
             "ops_listen": self.ports.address(&format!("raft-{region}.ops")),
             "peers": peers,
             "bootstrap": node_id(region) == 1,
-            // The journeys that kill a region's process expect it to be missed, not replaced.
-            "liveness": { "region_timeout_ms": 600_000, "boot_patience_ms": 600_000 },
             "log_format": self.options.log_format,
         })
     }

@@ -95,6 +95,12 @@ pub async fn buy(customer: &Client, show: &str, seats: &[&str]) -> (Value, Value
     (reservation_now(customer, &text(&reservation, "id")).await, payment)
 }
 
+/// The region that sells the show now.
+pub async fn owner(world: &World, show: &str) -> String {
+    let operator = world.staff("operator", None).await;
+    text(&operator.get(&format!("/v1/shows/{show}/ownership")).await.ok(200), "owner")
+}
+
 pub async fn reservation_now(client: &Client, id: &str) -> Value {
     client.get(&format!("/v1/reservations/{id}")).header("cache-control", "no-cache").await.ok(200)
 }
