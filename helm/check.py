@@ -23,7 +23,7 @@ CHART = HERE / "marquee"
 KUBERNETES = ["1.30", "1.34", "1.37"]
 
 # Kinds that no Kubernetes version brings, so that their schemas are not at hand: (apiVersion, kind).
-WITHOUT_SCHEMA = {("monitoring.coreos.com/v1", "ServiceMonitor")}
+WITHOUT_SCHEMA = {("monitoring.coreos.com/v1", "ServiceMonitor"), ("cert-manager.io/v1", "Certificate")}
 
 # (values file, what to set, what the refusal must mention)
 BROKEN_VALUES = [
@@ -41,6 +41,8 @@ BROKEN_VALUES = [
     ("minimal", "raft.electionMinMs=3000", "electionMaxMs"),
     ("minimal", "raft.electionMaxMs=3001", "electionMaxMs"),
     ("minimal", "raft.heartbeatMs=800", "heartbeatMs"),
+    ("minimal", "raft.regionTimeoutMs=0", "regionTimeoutMs"),
+    ("minimal", "peerTls.issuer.kind=Anybody", "kind"),
     ("region-eu", "raft.nodeIdPrefix=4", "no voter with id 40"),
     ("region-eu", "raft.replicas=2", "no voter with id 11"),
     ("region-eu", "regions[1].name=eu", "given twice"),
@@ -89,6 +91,9 @@ def schema_problems(manifests, version):
 def config_fields(service):
     """The names of all public fields of the service's settings: wider than right, but it catches a wrong name."""
     sources = [p for p in (HERE.parent / service / "src").rglob("*.rs") if re.search(r"^pub struct \w*Config ", p.read_text(), re.M)]
+    if sources:
+        # What all services share.
+        sources.append(HERE.parent / "common" / "src" / "tls" / "mod.rs")
     return {name for source in sources for name in re.findall(r"^\s*pub (\w+):", source.read_text(), re.M)}
 
 

@@ -47,6 +47,15 @@ pub enum Command {
         #[command(flatten)]
         databases: Databases,
     },
+    /// Make an authority and a certificate for each of the platform's processes, for `peer_tls`; its key is kept nowhere
+    Certificates {
+        /// All regions
+        #[arg(long, value_delimiter = ',', required = true)]
+        regions: Vec<RegionName>,
+        /// A folder that is not there yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Move ended shows from the regions' databases into files
     Archive(Archive),
     /// Run the accounts, roles and catalogue service

@@ -28,6 +28,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { what } => benching::run(what).await,
         Command::Verify { databases, json } => verify(databases, json).await,
         Command::AcceptStore { region, databases } => accept_store(&region, databases).await,
+        Command::Certificates { regions, out } => certificates(&regions, &out),
         Command::Archive(order) => archives::run(order).await,
         Command::Global(GlobalService { config, order: None }) => services::global(config.as_deref()).await,
         Command::Global(GlobalService { config, order: Some(GlobalOrder::RotateKeys { drop_others }) }) => {
@@ -39,6 +40,13 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::TestProvider(service) => services::test_provider(service.config.as_deref()).await,
         Command::Guard { .. } => anyhow::bail!("the guard runs before all else"),
     }
+}
+
+fn certificates(regions: &[RegionName], out: &Path) -> anyhow::Result<()> {
+    for folder in launcher::make_certificates(regions, out)? {
+        println!("{}", folder.display());
+    }
+    Ok(())
 }
 
 async fn platform(up: Up) -> anyhow::Result<()> {

@@ -5,24 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::authz::jwt::JwkSet;
 use crate::authz::{Authority, Inheritance, Policy, Rule};
 use crate::proto::feed::feed_client::FeedClient;
 use crate::proto::feed::update::Update as Kind;
 use crate::proto::feed::{FollowRequest, Revocation, Update, revocation};
-
-/// A channel that notices dead peers and heals by itself.
-pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect_lazy())
-}
 
 /// Updates applied at once.
 const MAX_CHUNK: usize = 512;

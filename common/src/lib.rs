@@ -19,6 +19,7 @@ pub mod proto;
 pub mod region;
 pub mod seal;
 pub mod telemetry;
+pub mod tls;
 
 pub use boottime::BootTime;
 pub use ids::*;

@@ -3,6 +3,7 @@
 use common::RegionName;
 use common::config::{Secret, check};
 use common::telemetry::LogFormat;
+use common::tls::Certificates;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
@@ -29,6 +30,8 @@ pub struct Config {
     pub address_database: String,
     pub server: ServerConfig,
     pub tls: TlsConfig,
+    /// Who this process is to the platform's others.
+    pub peer_tls: Certificates,
     pub cors: Cors,
     pub limits: Limits,
     pub upstream: Upstream,
@@ -169,6 +172,7 @@ impl Default for Config {
             address_database: String::new(),
             server: ServerConfig::default(),
             tls: TlsConfig::default(),
+            peer_tls: Certificates::default(),
             cors: Cors::default(),
             limits: Limits::default(),
             upstream: Upstream::default(),
@@ -252,6 +256,7 @@ impl common::config::Config for Config {
         }
         self.limits.check(&mut problems);
         self.server.check(&mut problems);
+        self.peer_tls.problems(&mut problems, &[]);
         if self.tls.cert_file.is_empty() != self.tls.key_file.is_empty() {
             problems.push("`tls.cert_file` and `tls.key_file` belong together".into());
         }

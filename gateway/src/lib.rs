@@ -53,9 +53,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let ops = common::ops::serve(ops_listen, "gateway", health, stop.clone());
 
     let serving = async {
+        let tls = config.peer_tls.load()?;
         let edge = Edge::new("gateway", Some(&config.region))?;
         let metrics = Metrics::register()?;
-        let ownership = Ownership::follow(&config.registry_urls, stop.clone())?;
+        let ownership = Ownership::follow(&config.registry_urls, &tls, stop.clone())?;
         let app = Gateway::new(&config, ownership.clone(), metrics.clone())?;
         app.start_background(&stop);
         tokio::spawn(async move {
@@ -68,7 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             patient.up();
         });
         let follower = InMemory::new(app.authority.clone(), feed_dependency, metrics.clone());
-        let channel = common::feed::channel(&config.global_grpc_url)?;
+        let channel = tls.channel(&config.global_grpc_url, common::tls::names::GLOBAL)?;
         let name = format!("gateway/{}", config.region);
         tokio::spawn(common::feed::follow(channel, name, false, follower, stop.clone()));
 

@@ -1,5 +1,6 @@
 //! Which region owns a show, as the registry's watch tells it. The only place that knows the registry.
 
+use common::tls::Tls;
 use common::{RegionName, ShowId};
 use raft::client::{RegionState, RegistryClient, RegistryView, SessionRecord, ShowRecord};
 use tokio::sync::watch;
@@ -11,8 +12,8 @@ pub struct Ownership(RegistryView);
 
 impl Ownership {
     /// Follows the registry until `stop`; must be called within a tokio runtime.
-    pub fn follow(voters: &[String], stop: CancellationToken) -> anyhow::Result<Self> {
-        Ok(Self(RegistryClient::new(voters)?.watch(stop)))
+    pub fn follow(voters: &[String], tls: &Tls, stop: CancellationToken) -> anyhow::Result<Self> {
+        Ok(Self(RegistryClient::new(voters, tls)?.watch(stop)))
     }
 
     pub fn owner(&self, show: ShowId) -> Option<RegionName> {

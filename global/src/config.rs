@@ -6,6 +6,7 @@ use common::config::{Secret, check};
 use common::region::check_distinct_tags;
 use common::seal::SealingKey;
 use common::telemetry::LogFormat;
+use common::tls::Certificates;
 use common::{RegionName, config};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub ops_listen: String,
     /// The feed.
     pub grpc_listen: String,
+    /// Who this process is to those who follow the feed.
+    pub peer_tls: Certificates,
     pub postgres_url: Secret,
     /// Seals the private signing keys at rest.
     pub master_key: Secret,
@@ -88,6 +91,7 @@ impl Default for Config {
             listen: "127.0.0.1:7100".into(),
             ops_listen: "127.0.0.1:7101".into(),
             grpc_listen: "127.0.0.1:7102".into(),
+            peer_tls: Certificates::default(),
             postgres_url: Secret::default(),
             master_key: Secret::default(),
             issuer: "marquee".into(),
@@ -109,6 +113,7 @@ impl config::Config for Config {
         check::socket(&mut problems, "listen", &self.listen);
         check::socket(&mut problems, "ops_listen", &self.ops_listen);
         check::socket(&mut problems, "grpc_listen", &self.grpc_listen);
+        self.peer_tls.problems(&mut problems, &[("grpc_listen", &self.grpc_listen)]);
         check::required(&mut problems, "postgres_url", self.postgres_url.reveal());
         check::required(&mut problems, "issuer", &self.issuer);
         if let Err(why) = SealingKey::from_text(self.master_key.reveal()) {

@@ -70,7 +70,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
     let feed = feed::server::Server { feed: app.feed.clone(), stop: inner.clone() };
-    let grpc = tonic::transport::Server::builder()
+    let grpc = app
+        .config
+        .peer_tls
+        .load()?
+        .server()?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .tcp_nodelay(true)

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::authz::Authority;
-use common::feed::{Follower, apply_to_authority, channel, follow};
+use common::feed::{Follower, apply_to_authority, follow};
 use common::proto::feed::feed_client::FeedClient;
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{FollowRequest, GetMovieRequest, Movie, Update};
+use common::tls::Tls;
 use reqwest::Method;
 use serde_json::json;
 use support::{Service, config, eventually, start};
@@ -30,7 +31,7 @@ impl Region {
         if after > 0 {
             region.seen.lock().unwrap().push(Update { position: after, update: None });
         }
-        let channel = channel(&format!("http://{}", s.config.grpc_listen)).unwrap();
+        let channel = Tls::plain().channel(&format!("http://{}", s.config.grpc_listen), "").unwrap();
         tokio::spawn(follow(channel, "test".into(), true, region.clone(), stop.clone()));
         region
     }
@@ -170,7 +171,8 @@ async fn the_feed_beats_and_finds_films() {
     let root = s.token("root").await;
     let film =
         s.post("/v1/movies", &root, json!({"title": "Following", "cast": ["A", "B"]})).await.expect(201);
-    let mut client = FeedClient::new(channel(&format!("http://{}", s.config.grpc_listen)).unwrap());
+    let mut client =
+        FeedClient::new(Tls::plain().channel(&format!("http://{}", s.config.grpc_listen), "").unwrap());
     let found = client.get_movie(GetMovieRequest { movie_id: film.text("id") }).await.unwrap().into_inner();
     assert_eq!((found.title.as_str(), found.cast.len(), found.deleted), ("Following", 2, false));
     for missing in ["mov_x", "", &common::MovieId::new().to_string()] {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::tls::Tls;
 use common::{RegionName, ShowId};
 use raft::client::RegistryClient;
 use raft::{Config, Peer};
@@ -110,7 +111,7 @@ fn start_voters(dir: &Path) -> (Group, Vec<String>) {
 }
 
 async fn leader_of(urls: &[String]) -> String {
-    let client = RegistryClient::new(urls).unwrap();
+    let client = RegistryClient::new(urls, &Tls::plain()).unwrap();
     loop {
         if let Ok(status) = client.leader_status().await
             && let Some(at) = REGIONS.iter().position(|region| *region == status.leader)
@@ -136,7 +137,7 @@ where
 async fn etcd_leader(urls: &[String]) -> Channel {
     loop {
         for url in urls {
-            let channel = common::feed::channel(url).unwrap();
+            let channel = Tls::plain().channel(url, "").unwrap();
             let asked = unary(&channel, "/etcdserverpb.Maintenance/Status", etcd::Nothing {});
             if let Ok(etcd::Status { header: Some(header), leader }) = asked.await
                 && header.member_id == leader
@@ -201,7 +202,7 @@ async fn main() {
     let dir = tempfile::tempdir_in(argument("--dir", "/tmp")).unwrap();
     let (voters, urls) = start_voters(dir.path());
     let leader = leader_of(&urls).await;
-    let registry = RegistryClient::new(&[leader]).unwrap();
+    let registry = RegistryClient::new(&[leader], &Tls::plain()).unwrap();
     let nodes = (!program.is_empty()).then(|| start_etcd(&program, dir.path()));
     let etcd = match &nodes {
         Some((_, urls)) => Some(etcd_leader(urls).await),

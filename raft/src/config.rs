@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::RegionName;
 use common::config::check;
 use common::telemetry::LogFormat;
+use common::tls::Certificates;
 use serde::{Deserialize, Serialize};
 
 use crate::liveness::Patience;
@@ -36,6 +37,8 @@ pub struct Config {
     /// gRPC: raft's own messages, the registry and its watch.
     pub listen: String,
     pub ops_listen: String,
+    /// Who this voter is to the platform's other processes.
+    pub peer_tls: Certificates,
     /// All voters, this one included; the same list on each.
     pub peers: Vec<Peer>,
     /// Exactly one voter of a new group founds it. Harmless later.
@@ -100,6 +103,7 @@ impl Default for Config {
             data_dir: PathBuf::new(),
             listen: "127.0.0.1:7400".into(),
             ops_listen: "127.0.0.1:7401".into(),
+            peer_tls: Certificates::default(),
             peers: Vec::new(),
             bootstrap: false,
             heartbeat_ms: 200,
@@ -122,6 +126,7 @@ impl common::config::Config for Config {
         let mut problems = Vec::new();
         check::socket(&mut problems, "listen", &self.listen);
         check::socket(&mut problems, "ops_listen", &self.ops_listen);
+        self.peer_tls.problems(&mut problems, &[("listen", &self.listen)]);
         if self.data_dir.as_os_str().is_empty() {
             problems.push("`data_dir` is required".into());
         }

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub owner_changes: IntCounterVec,
     /// 1 for the state that a region is in.
     pub region_state: IntGaugeVec,
+    /// Calls of somebody whose certificate does not permit them.
+    pub callers_refused: IntCounter,
     /// Open sessions of a region's processes.
     pub sessions: IntGaugeVec,
 }
@@ -79,6 +81,10 @@ impl Metrics {
                 ),
                 &["reason"],
             )?,
+            callers_refused: IntCounter::new(
+                "marquee_registry_refused_callers_total",
+                "Calls of somebody whose certificate does not permit them.",
+            )?,
             region_state: IntGaugeVec::new(
                 Opts::new("marquee_registry_region_state", "1 for the state that a region is in."),
                 &["target_region", "state"],
@@ -91,7 +97,7 @@ impl Metrics {
     }
 
     pub fn register(&self, registry: &Registry) {
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 14] = [
             Box::new(self.is_leader.clone()),
             Box::new(self.has_leader.clone()),
             Box::new(self.term.clone()),
@@ -104,6 +110,7 @@ impl Metrics {
             Box::new(self.shows.clone()),
             Box::new(self.owner_changes.clone()),
             Box::new(self.region_state.clone()),
+            Box::new(self.callers_refused.clone()),
             Box::new(self.sessions.clone()),
         ];
         for collector in all {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::proto::registry::RaftBytes;
 use common::proto::registry::raft_peer_client::RaftPeerClient;
+use common::tls::{Tls, names};
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
@@ -55,9 +56,9 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(peers: &[Peer]) -> anyhow::Result<Self> {
+    pub fn new(peers: &[Peer], tls: &Tls) -> anyhow::Result<Self> {
         let voter = |peer: &Peer| {
-            let channel = common::feed::channel(&peer.url)?;
+            let channel = tls.channel(&peer.url, names::REGISTRY)?;
             Ok((peer.id, Voter { channel, reached: AtomicBool::new(true) }))
         };
         let voters = peers.iter().map(voter).collect::<anyhow::Result<_>>()?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use common::tls::Tls;
 use common::{RegionName, ShowId};
 use openraft::ServerState;
 use openraft::error::{InitializeError, RaftError};
@@ -35,10 +36,10 @@ pub struct Node {
 
 impl Node {
     /// Opens the directory, applies what is known to be committed, and starts raft.
-    pub async fn start(config: Config, metrics: Metrics) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, tls: Tls, metrics: Metrics) -> anyhow::Result<Self> {
         let (log, machine) = store::open(&config.data_dir, config.node_id)?;
         let registry = machine.shared();
-        let network = Network::new(&config.peers)?;
+        let network = Network::new(&config.peers, &tls)?;
         let raft_config = std::sync::Arc::new(config.raft()?);
         let raft = Raft::new(config.node_id, raft_config, network.clone(), log.clone(), machine).await?;
         let proposals = Proposals::start(raft.clone(), metrics);

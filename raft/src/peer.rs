@@ -3,8 +3,8 @@
 //! A body that cannot be read is refused, so that this voter falls behind rather than guess: it may come
 //! from a newer one. What is heard from a leader in this process's life is noted in [`LeaderContact`].
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::proto::registry::RaftBytes;
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
+use crate::callers::Callers;
 use crate::network::{TO, split_snapshot};
 use crate::node::Node;
 use crate::types::{NodeId, TypeConfig};
@@ -46,11 +47,16 @@ impl LeaderContact {
     }
 }
 
-pub struct PeerService(pub std::sync::Arc<Node>);
+pub struct PeerService {
+    pub node: Arc<Node>,
+    pub callers: Arc<Callers>,
+}
 
 impl PeerService {
-    fn check_address(&self, request: &Request<RaftBytes>) -> Result<(), Status> {
-        let own: NodeId = self.0.id();
+    /// From a voter, and for this one.
+    fn check(&self, request: &Request<RaftBytes>) -> Result<(), Status> {
+        self.callers.voter(request)?;
+        let own: NodeId = self.node.id();
         let to = request.metadata().get(TO).and_then(|to| to.to_str().ok()?.parse::<NodeId>().ok());
         if to == Some(own) {
             Ok(())
@@ -83,26 +89,26 @@ async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, Status> {
 #[tonic::async_trait]
 impl RaftPeer for PeerService {
     async fn append_entries(&self, request: Request<RaftBytes>) -> Result<Response<RaftBytes>, Status> {
-        self.check_address(&request)?;
+        self.check(&request)?;
         let message: AppendEntriesRequest<TypeConfig> = decode(&request)?;
         let committed_index = message.leader_commit.map_or(0, |id| id.index);
-        let reply = in_time(self.0.raft().append_entries(message)).await?;
+        let reply = in_time(self.node.raft().append_entries(message)).await?;
         // Whoever holds a lower vote is a leader no more.
         if matches!(&reply, Ok(answer) if !matches!(answer, AppendEntriesResponse::HigherVote(_))) {
-            self.0.contact().heard(committed_index);
+            self.node.contact().heard(committed_index);
         }
         encode(&reply)
     }
 
     async fn vote(&self, request: Request<RaftBytes>) -> Result<Response<RaftBytes>, Status> {
-        self.check_address(&request)?;
+        self.check(&request)?;
         let message: VoteRequest<NodeId> = decode(&request)?;
-        encode(&in_time(self.0.raft().vote(message)).await?)
+        encode(&in_time(self.node.raft().vote(message)).await?)
     }
 
     async fn install_snapshot(&self, request: Request<RaftBytes>) -> Result<Response<RaftBytes>, Status> {
-        self.check_address(&request)?;
+        self.check(&request)?;
         let message = split_snapshot(&request.get_ref().body).ok_or_else(unreadable)?;
-        encode(&in_time(self.0.raft().install_snapshot(message)).await?)
+        encode(&in_time(self.node.raft().install_snapshot(message)).await?)
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::callers::Callers;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::network::MESSAGE_BYTES_MAX;
@@ -47,7 +48,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let incoming = TcpIncoming::bind(listen)
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}"))?
         .with_nodelay(Some(true));
-    let node = Arc::new(Node::start(config, metrics.clone()).await.context("cannot start raft")?);
+    let tls = config.peer_tls.load().context("`peer_tls`")?;
+    let server = tls.server().context("`peer_tls`")?;
+    let callers = Arc::new(Callers::new(tls.clone(), metrics.callers_refused.clone()));
+    let node = Arc::new(Node::start(config, tls, metrics.clone()).await.context("cannot start raft")?);
     store.up();
 
     let founding = AbortOnDropHandle::new(tokio::spawn({
@@ -62,7 +66,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     // Ends the server and its streams, at the stop or when the voter fails.
     let ending = stop.child_token();
     let mut server = AbortOnDropHandle::new(tokio::spawn(serve(
+        server,
         Arc::clone(&node),
+        callers,
         metrics.clone(),
         incoming,
         ending.clone(),
@@ -94,16 +100,18 @@ fn flatten(what: &str, ended: Result<anyhow::Result<()>, tokio::task::JoinError>
 }
 
 async fn serve(
+    server: Server,
     node: Arc<Node>,
+    callers: Arc<Callers>,
     metrics: Metrics,
     incoming: TcpIncoming,
     ending: CancellationToken,
 ) -> anyhow::Result<()> {
-    let peers = RaftPeerServer::new(PeerService(Arc::clone(&node)))
+    let peers = RaftPeerServer::new(PeerService { node: Arc::clone(&node), callers: Arc::clone(&callers) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let service = RegistryService { node, metrics, stop: ending.clone() };
-    Server::builder()
+    let service = RegistryService { node, callers, metrics, stop: ending.clone() };
+    server
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(3)))
         .add_service(peers)

@@ -1,7 +1,7 @@
 //! The registry's gRPC: commands and linearizable reads at the leader, or forwarded to it once.
 //!
 //! `UNAVAILABLE` means that the outcome is not known and the call may be repeated at any voter;
-//! `INVALID_ARGUMENT` and `FAILED_PRECONDITION` mean that nothing was changed and nothing will be.
+//! `INVALID_ARGUMENT`, `FAILED_PRECONDITION` and `PERMISSION_DENIED` mean that nothing was changed and nothing will be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::callers::Callers;
 use crate::liveness::Beat;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -37,6 +38,7 @@ pub(crate) const REFUSAL: &str = "marquee-refusal";
 #[derive(Clone)]
 pub struct RegistryService {
     pub node: Arc<Node>,
+    pub callers: Arc<Callers>,
     pub metrics: Metrics,
     /// Ends the watch streams, which would otherwise hold up a graceful stop.
     pub stop: CancellationToken,
@@ -218,6 +220,7 @@ impl Registry for RegistryService {
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<proto::OpenSessionReply>, Status> {
         let open = OpenSession::try_from(request.get_ref().clone())?;
+        self.callers.of_region(&request, &open.region)?;
         at_the_leader!(self, request, RegistryClient, open_session);
         match self.propose(Command::OpenSession(open)).await? {
             Answer::Session { no } => Ok(Response::new(proto::OpenSessionReply { no })),
@@ -229,6 +232,7 @@ impl Registry for RegistryService {
         &self,
         request: Request<proto::CreateShowRequest>,
     ) -> Result<Response<proto::Show>, Status> {
+        self.callers.regional(&request)?;
         let asked = CreateShow::try_from(request.get_ref().clone())?;
         at_the_leader!(self, request, RegistryClient, create_show);
         self.of_show(self.complete(asked)?, "created").await
@@ -265,6 +269,7 @@ impl Registry for RegistryService {
 impl Ownership for RegistryService {
     async fn beat(&self, request: Request<proto::BeatRequest>) -> Result<Response<proto::BeatReply>, Status> {
         let region = region_name(&request.get_ref().region)?;
+        self.callers.of_region(&request, &region)?;
         at_the_leader!(self, request, OwnershipClient, beat);
         let proto::BeatRequest { session, healthy, caught_up, store, .. } = request.into_inner();
         if !self.node.has_session(session).await? {
@@ -279,6 +284,7 @@ impl Ownership for RegistryService {
     }
 
     async fn r#move(&self, request: Request<proto::MoveRequest>) -> Result<Response<proto::Show>, Status> {
+        self.callers.regional(&request)?;
         let command = Command::try_from(request.get_ref().clone())?;
         at_the_leader!(self, request, OwnershipClient, r#move);
         self.of_show(command, "moved").await
@@ -288,12 +294,14 @@ impl Ownership for RegistryService {
         &self,
         request: Request<proto::ChangeReplicasRequest>,
     ) -> Result<Response<proto::Show>, Status> {
+        self.callers.regional(&request)?;
         let command = Command::try_from(request.get_ref().clone())?;
         at_the_leader!(self, request, OwnershipClient, change_replicas);
         self.of_show(command, "replicas").await
     }
 
     async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::Show>, Status> {
+        self.callers.regional(&request)?;
         let command = Command::try_from(request.get_ref().clone())?;
         at_the_leader!(self, request, OwnershipClient, settle);
         self.of_show(command, "settled").await
@@ -303,6 +311,7 @@ impl Ownership for RegistryService {
         &self,
         request: Request<proto::RegionRequest>,
     ) -> Result<Response<proto::RegionReply>, Status> {
+        self.callers.regional(&request)?;
         let region = region_name(&request.get_ref().region)?;
         at_the_leader!(self, request, OwnershipClient, drain);
         self.of_region(Command::Drain { region }).await
@@ -312,6 +321,7 @@ impl Ownership for RegistryService {
         &self,
         request: Request<proto::RegionRequest>,
     ) -> Result<Response<proto::RegionReply>, Status> {
+        self.callers.regional(&request)?;
         let region = region_name(&request.get_ref().region)?;
         at_the_leader!(self, request, OwnershipClient, undrain);
         self.of_region(Command::Undrain { region }).await
@@ -321,6 +331,7 @@ impl Ownership for RegistryService {
         &self,
         request: Request<proto::StoreLostRequest>,
     ) -> Result<Response<proto::RegionReply>, Status> {
+        self.callers.of_region(&request, &region_name(&request.get_ref().region)?)?;
         let command = Command::try_from(request.get_ref().clone())?;
         at_the_leader!(self, request, OwnershipClient, store_lost);
         self.of_region(command).await

@@ -130,7 +130,8 @@ mod tests {
             peers: vec![Peer { id: 1, region, url: "http://127.0.0.1:1".into() }],
             ..Config::default()
         };
-        let node = Arc::new(Node::start(config, Metrics::new().unwrap()).await.unwrap());
+        let node =
+            Arc::new(Node::start(config, common::tls::Tls::plain(), Metrics::new().unwrap()).await.unwrap());
         node.bootstrap().await;
         assert!(node.caught_up(Duration::from_secs(30)).await);
         node

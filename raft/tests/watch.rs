@@ -84,7 +84,9 @@ async fn a_watcher_of_a_cut_off_voter_turns_to_one_that_has_a_leader() {
 
     let mut urls = group.urls();
     urls[0] = format!("http://{moved}");
-    let view = raft::client::RegistryClient::new(&urls).unwrap().watch(CancellationToken::new());
+    let view = raft::client::RegistryClient::new(&urls, &common::tls::Tls::plain())
+        .unwrap()
+        .watch(CancellationToken::new());
     tokio::time::timeout(support::DEADLINE, view.synced()).await.unwrap();
     create_shows(&client, 5).await;
     sees(&view, 10).await;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use common::authz::Authority;
 use common::authz::jwt::SigningKey;
+use common::tls::Tls;
 use common::{PaymentId, Problem, RegionName, ShowId};
 use deadpool_postgres::{Object, Pool};
 use http::StatusCode;
@@ -49,6 +50,8 @@ pub struct Inner {
     pub session: Session,
     /// Said to the registry with every sign of life.
     pub caught_up: CaughtUp,
+    /// Who this process is to the others.
+    pub tls: Tls,
     pub origins: Origins,
     pub metrics: Metrics,
     /// The process was told to stop: streams end.
@@ -69,6 +72,7 @@ pub struct Parts {
     pub view: RegistryView,
     /// Where other regions' processes take journals.
     pub endpoints: Endpoints,
+    pub tls: Tls,
     pub session: Session,
     pub caught_up: CaughtUp,
     pub ticket_key: SigningKey,
@@ -109,6 +113,7 @@ impl App {
             registry,
             view,
             endpoints,
+            tls,
             session,
             caught_up,
             ticket_key,
@@ -126,8 +131,14 @@ impl App {
             metrics: metrics.clone(),
         };
         let relay = if url.is_empty() { Relay::none() } else { Relay::start(url, relayed, &stop) };
-        let peers =
-            Peers::new(config.region.clone(), session.clone(), endpoints, metrics.clone(), stop.clone());
+        let peers = Peers::new(
+            &config.region,
+            session.clone(),
+            endpoints,
+            tls.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
         let standings = Membership {
             region: config.region.clone(),
             view: view.clone(),
@@ -174,6 +185,7 @@ impl App {
             ticket_keys,
             session,
             caught_up,
+            tls,
             origins,
             metrics,
             stop,

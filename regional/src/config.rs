@@ -4,6 +4,7 @@ use common::RegionName;
 use common::config::{Config as Checked, Secret, check};
 use common::region::check_distinct_tags;
 use common::telemetry::LogFormat;
+use common::tls::Certificates;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Config {
     pub listen: String,
     pub ops_listen: String,
     pub replication: Replication,
+    /// Who this process is to the platform's others.
+    pub peer_tls: Certificates,
     /// Where gateways reach this process.
     pub http_url: String,
     pub postgres_url: Secret,
@@ -88,6 +91,7 @@ impl Default for Config {
             listen: "127.0.0.1:8081".into(),
             ops_listen: "127.0.0.1:9081".into(),
             replication: Replication::default(),
+            peer_tls: Certificates::default(),
             http_url: String::new(),
             postgres_url: Secret::default(),
             postgres_connections: 16,
@@ -113,6 +117,7 @@ impl Checked for Config {
         if !self.replication.advertise.is_empty() {
             check::url(p, "replication.advertise", &self.replication.advertise);
         }
+        self.peer_tls.problems(p, &[("replication.listen", &self.replication.listen)]);
         check::url(p, "http_url", &self.http_url);
         check::url(p, "global_grpc_url", &self.global_grpc_url);
         check::url(p, "payments.provider_url", &self.payments.provider_url);

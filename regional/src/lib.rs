@@ -134,7 +134,8 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
     let ticket_key = tickets::keys::own_key(&pool, &sealing).await.context("the ticket key")?;
 
-    let registry = RegistryClient::new(&config.registry_urls)?;
+    let tls = config.peer_tls.load().context("`peer_tls`")?;
+    let registry = RegistryClient::new(&config.registry_urls, &tls)?;
     let view = registry.watch(stop.clone());
     let announced = vec![tickets::keys::announced(&ticket_key)];
     let announced = Announced {
@@ -155,7 +156,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         caught_up: caught_up.clone(),
     };
     let session = keeper.start(opened, stop.clone());
-    let global = common::feed::channel(&config.global_grpc_url)?;
+    let global = tls.channel(&config.global_grpc_url, common::tls::names::GLOBAL)?;
     following::spawn(pool.clone(), authority.clone(), global.clone(), &config.region, feed, stop.clone());
 
     let provider = payments::TestProvider::new(
@@ -175,6 +176,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         view: view.clone(),
         session,
         endpoints: replicas::peers::sessions_of(view.clone()),
+        tls,
         caught_up,
         ticket_key,
         provider: Box::new(provider),

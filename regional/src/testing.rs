@@ -12,6 +12,7 @@ use common::authz::{Authority, Claims, Policy, RoleGrant, Rule};
 use common::proto::feed::feed_server::{Feed, FeedServer};
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Movie, Update};
+use common::tls::Tls;
 use common::{Money, PaymentId, RefundId, RegionName, SessionId, UserId};
 use jiff::Timestamp;
 use migrations::Schema;
@@ -101,17 +102,18 @@ impl TestRegion {
         let config =
             Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
         // No registry answers here; what needs one is tested with the whole platform.
-        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
+        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()], &Tls::plain()).unwrap();
         let app = App::new(Parts {
             config,
             pool: database.pool.clone(),
             guard: Default::default(),
             authority: authority.clone(),
-            global: common::feed::channel(&url).unwrap(),
+            global: Tls::plain().channel(&url, "").unwrap(),
             view: registry.watch(CancellationToken::new()),
             registry,
             session: crate::session::Session::fixed(1),
             endpoints: Arc::new(|_| Vec::new()),
+            tls: Tls::plain(),
             caught_up: Default::default(),
             ticket_key: SigningKey::generate(),
             provider: Box::new(NoProvider),

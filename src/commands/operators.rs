@@ -35,7 +35,10 @@ pub async fn order(ctl: &Ctl) -> anyhow::Result<()> {
 }
 
 fn tell(region: &Value) {
-    println!("{} is {}; it owns {} shows", region["name"], region["state"], region["shows"]);
+    println!(
+        "{} is {}; it owns {} shows; {} of its own are elsewhere",
+        region["name"], region["state"], region["shows"], region["shows_elsewhere"]
+    );
 }
 
 fn print(answer: &Value) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use futures::future::{try_join_all, try_join3};
 use super::parts::{Part, Place, Service};
 use super::platform::{Inner, lock};
 use super::spawn::{Launch, Process};
-use super::{configs, files, postgres, redis};
+use super::{certificates, configs, files, postgres, redis};
 
 /// How long one part may take until it is ready.
 const PART_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,6 +122,7 @@ fn launch(inner: &Inner, part: &Part) -> anyhow::Result<Launch> {
         files::make_folder(&mail, 0o700, user)?;
         inner.folder.link_mail(&mail)?;
     }
+    certificates::write(&inner.authority, part, &folder, user)?;
     let text = inner
         .with_facts(|facts| facts.toml(part, &folder))?
         .with_context(|| format!("{part} has no configuration"))?;

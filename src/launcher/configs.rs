@@ -11,7 +11,7 @@ use super::options::Options;
 use super::parts::{Part, Place, Service};
 use super::ports::Ports;
 use super::secrets::Secrets;
-use super::{postgres, redis};
+use super::{certificates, postgres, redis};
 
 /// What all configurations are made from.
 pub struct Facts<'a> {
@@ -90,8 +90,8 @@ impl Facts<'_> {
             (Service::Global, _) => self.global(folder),
             (Service::Provider, _) => self.provider(folder),
             (Service::Raft, Place::Region(region)) => self.raft(region, folder),
-            (Service::Regional, Place::Region(region)) => self.regional(region),
-            (Service::Gateway, Place::Region(region)) => self.gateway(region),
+            (Service::Regional, Place::Region(region)) => self.regional(region, folder),
+            (Service::Gateway, Place::Region(region)) => self.gateway(region, folder),
             (service, Place::Global) => anyhow::bail!("there is no {service} outside the regions"),
         };
         toml::to_string(&config).map(Some).with_context(|| format!("the configuration of {part}"))
@@ -102,6 +102,7 @@ impl Facts<'_> {
             "listen": self.ports.address("global"),
             "ops_listen": self.ports.address("global.ops"),
             "grpc_listen": self.ports.address("global.grpc"),
+            "peer_tls": certificates::setting(folder),
             "postgres_url": self.postgres_url(&Place::Global),
             "master_key": self.secrets.get("master-key"),
             "regions": self.regions,
@@ -131,19 +132,21 @@ impl Facts<'_> {
             "data_dir": folder.join("data"),
             "listen": self.ports.address(&format!("raft-{region}")),
             "ops_listen": self.ports.address(&format!("raft-{region}.ops")),
+            "peer_tls": certificates::setting(folder),
             "peers": peers,
             "bootstrap": node_id(region) == 1,
             "log_format": self.options.log_format,
         })
     }
 
-    fn regional(&self, region: &RegionName) -> Value {
+    fn regional(&self, region: &RegionName, folder: &std::path::Path) -> Value {
         let mut config = json!({
             "region": region,
             "regions": self.regions,
             "listen": self.ports.address(&format!("regional-{region}")),
             "ops_listen": self.ports.address(&format!("regional-{region}.ops")),
             "replication": { "listen": self.ports.address(&format!("regional-{region}.grpc")) },
+            "peer_tls": certificates::setting(folder),
             "http_url": self.ports.url(&format!("regional-{region}")),
             "postgres_url": self.postgres_url(&Place::Region(region.clone())),
             "redis_url": self.redis_url(region),
@@ -163,7 +166,7 @@ impl Facts<'_> {
         config
     }
 
-    fn gateway(&self, region: &RegionName) -> Value {
+    fn gateway(&self, region: &RegionName, folder: &std::path::Path) -> Value {
         let regions: Vec<Value> = self
             .regions
             .iter()
@@ -185,6 +188,7 @@ impl Facts<'_> {
             "region": region,
             "listen": self.ports.address(&format!("gateway-{region}")),
             "ops_listen": self.ports.address(&format!("gateway-{region}.ops")),
+            "peer_tls": certificates::setting(folder),
             "regions": regions,
             "global_url": self.ports.url("global"),
             "global_grpc_url": self.ports.url("global.grpc"),

@@ -10,6 +10,7 @@
 //! touched.
 
 mod boot;
+mod certificates;
 mod configs;
 mod control;
 mod files;
@@ -30,6 +31,7 @@ mod spawn;
 mod tools;
 mod users;
 
+pub use certificates::make_certificates;
 pub use control::{Control, State};
 pub use folder::remove;
 pub use options::{DEFAULT_REGIONS, Options};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::RegionName;
+use common::tls::authority::Authority;
 use futures::future::join_all;
 use rustix::process::Signal;
 
@@ -38,6 +39,8 @@ pub(super) struct Inner {
     pub users: Users,
     pub ports: Mutex<Ports>,
     pub secrets: Secrets,
+    /// Vouches for our processes to each other.
+    pub authority: Authority,
     pub progress: Progress,
     pub spawner: Spawner,
     pub http: reqwest::Client,
@@ -83,6 +86,7 @@ impl Platform {
                 users,
                 ports: Mutex::new(ports),
                 secrets,
+                authority: Authority::new()?,
                 progress,
                 spawner,
                 http,

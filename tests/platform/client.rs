@@ -161,7 +161,7 @@ impl Call {
 
     /// The answer with its body still coming.
     pub async fn stream(&self) -> reqwest::Response {
-        match self.send().await {
+        match self.begin().await {
             Ok(response) => response,
             Err(error) => panic!("{self}\n  had no answer: {error:?}"),
         }
@@ -169,20 +169,25 @@ impl Call {
 
     /// Sends it; the error is one of transport (nothing listens, the connection broke, 60 s passed).
     pub async fn attempt(&self) -> Result<Answer, reqwest::Error> {
+        let response = self.begin().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await?.to_vec();
+        Ok(Answer { asked: self.to_string(), status, headers, body })
+    }
+
+    /// The answer's head, once it is not 429.
+    async fn begin(&self) -> Result<reqwest::Response, reqwest::Error> {
         let mut refusals = 0;
         loop {
             let response = self.send().await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let body = response.bytes().await?.to_vec();
-            let answer = Answer { asked: self.to_string(), status, headers, body };
-            if self.patient && status == StatusCode::TOO_MANY_REQUESTS && refusals < PATIENCE {
-                refusals += 1;
-                WAITED_OUT.fetch_add(1, Ordering::Relaxed);
-                let secs = answer.header("retry-after").parse().expect("a 429 says when to come back");
-                tokio::time::sleep(Duration::from_secs(secs)).await;
-                continue;
+            if !self.patient || response.status() != StatusCode::TOO_MANY_REQUESTS || refusals >= PATIENCE {
+                return Ok(response);
             }
-            return Ok(answer);
+            refusals += 1;
+            WAITED_OUT.fetch_add(1, Ordering::Relaxed);
+            let after =
+                response.headers().get("retry-after").and_then(|secs| secs.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(after.expect("a 429 says when to come back"))).await;
         }
     }
 }

@@ -2,13 +2,54 @@
 //! would take.
 
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{World, step};
+use crate::client::list;
+use crate::world::{World, step, until};
+
+/// Half a minute of patience, and then ten shows a second.
+const HOMECOMING: Duration = Duration::from_secs(180);
+/// The registry's patience before it sends shows home.
+const HOME_AFTER_MS: u64 = 30_000;
+const NO_MORE: Duration = Duration::from_secs(3);
+const FOLLOWED: Duration = Duration::from_secs(30);
 
 pub async fn walk(world: Arc<World>) {
+    step("the shows of regions that were lost come home, and every table follows its journal");
+    let operator = world.staff("operator", None).await;
+    // What an operator has moved stays where it is, so it is not waited for none.
+    let seen = Mutex::new((Vec::new(), Instant::now()));
+    until("the last show's homecoming", HOMECOMING, async || {
+        let cluster = operator.get("/v1/cluster").await.ok(200);
+        let regions = list(&cluster, "regions");
+        let counts: Vec<Value> = regions.iter().map(|region| region["shows_elsewhere"].clone()).collect();
+        let settled = |region: &Value| {
+            region["state"] == "up" && region["well_for_ms"].as_u64().is_some_and(|ms| ms > HOME_AFTER_MS)
+        };
+        let mut seen = seen.lock().unwrap();
+        if counts != seen.0 || !regions.iter().all(settled) {
+            *seen = (counts, Instant::now());
+        }
+        (seen.1.elapsed() > NO_MORE).then_some(())
+    })
+    .await;
+    for region in world.run().gateways.into_keys() {
+        let port = world.operations(&region, "regional");
+        until("the tables to follow", FOLLOWED, async || {
+            let metrics = port.get("/metrics").await;
+            let text = String::from_utf8_lossy(&metrics.body).into_owned();
+            let behind = text
+                .lines()
+                .find(|line| line.starts_with("marquee_projection_shows_behind"))
+                .map(str::to_owned);
+            behind.expect("the metric").ends_with(" 0").then_some(())
+        })
+        .await;
+    }
+
     step("marquee verify reads every journal and finds nothing wrong");
     let file = world.data.join("verify.json");
     let file = file.to_str().unwrap();

@@ -227,7 +227,8 @@ impl Running {
     pub async fn start(config: Config) -> Self {
         let stop = CancellationToken::new();
         let (edge, metrics) = instruments();
-        let ownership = Ownership::follow(&config.registry_urls, stop.clone()).unwrap();
+        let ownership =
+            Ownership::follow(&config.registry_urls, &common::tls::Tls::plain(), stop.clone()).unwrap();
         let app = Gateway::new(&config, ownership, metrics.clone()).unwrap();
         app.start_background(&stop);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -3,6 +3,13 @@ The services' configuration files: everything that is no secret. Strings are wri
 as it is; numbers go through `int`, since Helm reads them as floats.
 */}}
 
+{{- define "marquee.config.peerTls" -}}
+[peer_tls]
+ca_file = "/etc/marquee-tls/ca.crt"
+cert_file = "/etc/marquee-tls/tls.crt"
+key_file = "/etc/marquee-tls/tls.key"
+{{- end -}}
+
 {{- define "marquee.config.global" -}}
 listen = "0.0.0.0:8080"
 grpc_listen = "0.0.0.0:8081"
@@ -12,6 +19,8 @@ issuer = {{ .Values.issuer | toJson }}
 regions = {{ include "marquee.regionNames" . }}
 access_token_secs = {{ int .Values.globalService.accessTokenSecs }}
 refresh_token_secs = {{ int .Values.globalService.refreshTokenSecs }}
+
+{{ include "marquee.config.peerTls" . }}
 
 [mail]
 from = {{ .Values.mail.from | toJson }}
@@ -36,6 +45,8 @@ global_url = {{ .Values.globalUrl | toJson }}
 global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 trusted_proxies = {{ .Values.gateway.trustedProxies | toJson }}
+
+{{ include "marquee.config.peerTls" . }}
 {{- $own := printf "http://%s:8080" (include "marquee.component" (list . "gateway")) }}
 {{- $ownRegional := printf "http://%s:8080" (include "marquee.component" (list . "regional")) }}
 {{- range .Values.regions }}
@@ -45,6 +56,10 @@ name = {{ .name | toJson }}
 display_name = {{ .displayName | default .name | toJson }}
 gateway_url = {{ .gatewayUrl | default $own | toJson }}
 regional_url = {{ .regionalUrl | default $ownRegional | toJson }}
+{{- if and (hasKey . "latitude") (hasKey . "longitude") }}
+latitude = {{ float64 .latitude }}
+longitude = {{ float64 .longitude }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -58,6 +73,8 @@ issuer = {{ .Values.issuer | toJson }}
 global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 hold_secs = {{ int .Values.regional.holdSecs }}
+
+{{ include "marquee.config.peerTls" . }}
 
 [replication]
 listen = "0.0.0.0:8081"
@@ -77,6 +94,16 @@ bootstrap = {{ .Values.raft.bootstrap }}
 heartbeat_ms = {{ int .Values.raft.heartbeatMs }}
 election_min_ms = {{ int .Values.raft.electionMinMs }}
 election_max_ms = {{ int .Values.raft.electionMaxMs }}
+
+[liveness]
+region_timeout_ms = {{ int .Values.raft.regionTimeoutMs }}
+
+[moves]
+drain_per_sec = {{ int .Values.raft.drainPerSec }}
+home_per_sec = {{ int .Values.raft.homePerSec }}
+home_after_ms = {{ int .Values.raft.homeAfterMs }}
+
+{{ include "marquee.config.peerTls" . }}
 {{- range include "marquee.peers" . | fromJsonArray }}
 
 [[peers]]

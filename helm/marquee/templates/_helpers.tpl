@@ -12,6 +12,11 @@
 {{- printf "%s-%s" (include "marquee.fullname" (index . 0)) (index . 1) -}}
 {{- end -}}
 
+{{/* (list root component) → the Secret of who it is to the others */}}
+{{- define "marquee.tlsSecret" -}}
+{{- printf "%s-tls" (include "marquee.component" .) -}}
+{{- end -}}
+
 {{/* (list root component) */}}
 {{- define "marquee.selector" -}}
 app.kubernetes.io/name: {{ default (index . 0).Chart.Name (index . 0).Values.nameOverride }}

@@ -87,6 +87,7 @@ spec:
         {{- toYaml $values.resources | nindent 8 }}
       volumeMounts:
         - { name: config, mountPath: /etc/marquee, readOnly: true }
+        - { name: tls, mountPath: /etc/marquee-tls, readOnly: true }
         {{- if eq $component "raft" }}
         - { name: data, mountPath: /data }
         {{- end }}
@@ -94,6 +95,10 @@ spec:
     - name: config
       configMap:
         name: {{ include "marquee.component" . }}
+    - name: tls
+      secret:
+        secretName: {{ include "marquee.tlsSecret" . }}
+        defaultMode: 0440
 {{- end -}}
 
 {{- define "marquee.containerSecurity" -}}

@@ -24,6 +24,7 @@ use std::time::Duration;
 use common::proto::registry as proto;
 use common::proto::registry::ownership_client::OwnershipClient;
 use common::proto::registry::registry_client::RegistryClient as GrpcClient;
+use common::tls::{Tls, names};
 use common::{RegionName, ShowId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -78,10 +79,10 @@ pub struct RegistryClient(Arc<Voters>);
 
 impl RegistryClient {
     /// `urls`: each voter's. Connects when first used; must be called within a tokio runtime.
-    pub fn new(urls: &[String]) -> anyhow::Result<Self> {
+    pub fn new(urls: &[String], tls: &Tls) -> anyhow::Result<Self> {
         anyhow::ensure!(!urls.is_empty(), "the registry needs at least one URL");
         let channels: Vec<Channel> =
-            urls.iter().map(|url| common::feed::channel(url)).collect::<Result<_, _>>()?;
+            urls.iter().map(|url| tls.channel(url, names::REGISTRY)).collect::<Result<_, _>>()?;
         let clients = channels.iter().cloned().map(GrpcClient::new).collect();
         let owners = channels.into_iter().map(OwnershipClient::new).collect();
         Ok(Self(Arc::new(Voters { clients, owners, preferred: AtomicUsize::new(0) })))
@@ -234,7 +235,8 @@ impl Failed {
 
 /// The registry has decided; another voter would say the same.
 fn is_final(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::Unimplemented)
+    use Code::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unimplemented};
+    matches!(code, InvalidArgument | FailedPrecondition | NotFound | PermissionDenied | Unimplemented)
 }
 
 fn to_record(show: proto::Show) -> Result<ShowRecord, RegistryError> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{RegionName, ShowId};
 use tokio::sync::watch;
 
-use crate::state::{Change, RegionRecord, SessionRecord, ShowRecord, ShowTable};
+use crate::state::{Change, RegionRecord, SessionRecord, ShowCounts, ShowRecord, ShowTable};
 
 #[derive(Default)]
 struct Known {
@@ -82,9 +82,9 @@ impl RegistryView {
         self.read().regions.get(region).map_or(0, |region| region.incarnation)
     }
 
-    /// How many shows each region owns; looks at all of them.
-    pub fn owned_counts(&self) -> BTreeMap<RegionName, usize> {
-        self.read().shows.owned_counts()
+    /// How the shows are spread over the regions; looks at all of them.
+    pub fn counts(&self) -> BTreeMap<RegionName, ShowCounts> {
+        self.read().shows.counts()
     }
 
     /// Whether a whole snapshot has arrived; stays so when the watch is interrupted, see [`Self::age`].

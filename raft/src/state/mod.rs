@@ -13,6 +13,7 @@ mod snapshot;
 pub use command::{Answer, Command, Format, OpenSession, Proposal, Refusal};
 pub(crate) use ownership::preference;
 pub use record::{Change, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
+pub use shows::ShowCounts;
 pub use shows::{ShowTable, TooManyRegions};
 pub use snapshot::BadSnapshot;
 

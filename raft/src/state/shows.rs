@@ -19,6 +19,14 @@ pub struct TooManyRegions;
 /// The index of the empty set of regions, which needs no entry.
 pub(super) const NO_REGIONS: u16 = u16::MAX;
 
+/// Of one region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShowCounts {
+    pub owned: usize,
+    /// At home there, and another region's now.
+    pub elsewhere: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub epoch: u64,
@@ -77,9 +85,12 @@ impl ShowTable {
         self.select(|row| usize::from(row.owner) == owner)
     }
 
-    pub fn owned_counts(&self) -> BTreeMap<RegionName, usize> {
-        let mut counts = vec![0; self.names.len()];
-        self.rows.values().for_each(|row| counts[usize::from(row.owner)] += 1);
+    pub fn counts(&self) -> BTreeMap<RegionName, ShowCounts> {
+        let mut counts = vec![ShowCounts::default(); self.names.len()];
+        for row in self.rows.values() {
+            counts[usize::from(row.owner)].owned += 1;
+            counts[usize::from(row.home)].elsewhere += usize::from(row.home != row.owner);
+        }
         self.names.iter().cloned().zip(counts).collect()
     }
 

@@ -70,7 +70,7 @@ impl Voter {
     }
 
     pub fn client(&self) -> RegistryClient {
-        RegistryClient::new(&[self.url()]).unwrap()
+        RegistryClient::new(&[self.url()], &common::tls::Tls::plain()).unwrap()
     }
 
     pub fn url(&self) -> String {
@@ -174,7 +174,7 @@ impl Group {
     }
 
     pub fn client(&self) -> RegistryClient {
-        RegistryClient::new(&self.urls()).unwrap()
+        RegistryClient::new(&self.urls(), &common::tls::Tls::plain()).unwrap()
     }
 
     pub fn urls(&self) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use common::tls::Tls;
 use common::{CinemaId, HallId, MovieId, PaymentId, RegionName, ReservationId, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
 use raft::client::{RegistryClient, RegistryView, ShowRecord};
@@ -46,7 +47,7 @@ impl Marquee {
         let region: RegionName = "bench".parse()?;
         let stop = CancellationToken::new();
         // Who owns what is told below; no registry is asked.
-        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()])?;
+        let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()], &Tls::plain())?;
         let view = registry.watch(stop.clone());
         let (journal, nudge) = (Journal::new(pool.clone()), Nudge::default());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
@@ -71,9 +72,10 @@ impl Marquee {
             writer: Writer::start(pool.clone(), metrics.clone()),
             store,
             peers: Peers::new(
-                region.clone(),
+                &region,
                 Session::fixed(1),
                 Arc::new(|_| Vec::new()),
+                Tls::plain(),
                 metrics.clone(),
                 stop.clone(),
             ),

@@ -67,7 +67,7 @@ fn follow_eu(
     global: &FakeGlobal,
 ) -> (Health, CancellationToken) {
     let (health, stop) = (Health::default(), CancellationToken::new());
-    let channel = common::feed::channel(&global.url).unwrap();
+    let channel = common::tls::Tls::plain().channel(&global.url, "").unwrap();
     let feed = health.needs("feed");
     spawn(database.pool.clone(), authority.clone(), channel, &region("eu"), feed, stop.clone());
     (health, stop)

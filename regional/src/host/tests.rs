@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use common::authz::Authority;
 use common::authz::jwt::SigningKey;
+use common::tls::Tls;
 use common::{ReservationId, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
 use migrations::Schema;
@@ -43,16 +44,17 @@ pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
 
 /// A process as `config` says, with these ways to other regions.
 fn process_of(config: Config, url: &str, session: u64, endpoints: Endpoints) -> App {
-    let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()]).unwrap();
+    let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()], &Tls::plain()).unwrap();
     App::new(Parts {
         config,
         pool: migrations::pool(url, 8).unwrap(),
         guard: Default::default(),
         authority: Authority::new("marquee"),
-        global: common::feed::channel("http://127.0.0.1:1").unwrap(),
+        global: Tls::plain().channel("http://127.0.0.1:1", "").unwrap(),
         view: registry.watch(CancellationToken::new()),
         registry,
         endpoints,
+        tls: Tls::plain(),
         session: crate::session::Session::fixed(session),
         caught_up: Default::default(),
         ticket_key: SigningKey::generate(),

@@ -51,6 +51,8 @@ pub struct RegionView {
     incarnation: u64,
     /// Shows that it owns, as this region last heard.
     shows: usize,
+    /// Shows whose home it is and that another region owns; they come back while it is up, a few a second.
+    shows_elsewhere: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -75,8 +77,14 @@ impl From<raft::client::RegionState> for RegionState {
 
 impl RegionView {
     fn of(app: &App, region: &RegionRecord) -> Self {
-        let shows = app.view.owned_counts().get(&region.name).copied().unwrap_or(0);
-        Self { name: region.name.clone(), state: region.state.into(), incarnation: region.incarnation, shows }
+        let counts = app.view.counts().get(&region.name).copied().unwrap_or_default();
+        Self {
+            name: region.name.clone(),
+            state: region.state.into(),
+            incarnation: region.incarnation,
+            shows: counts.owned,
+            shows_elsewhere: counts.elsewhere,
+        }
     }
 }
 

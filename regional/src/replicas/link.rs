@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use common::tls::{Tls, names};
 use common::{RegionName, ShowId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::proto::replication_client::ReplicationClient;
 use super::wire::{self, Heard, Hello, MESSAGE_BYTES_MAX, MESSAGE_PARTS_MAX};
@@ -30,24 +31,30 @@ pub struct Receiving {
 }
 
 /// Connects to the process at `url`, which must be one of the region that `hello` means.
-pub async fn open(url: &str, hello: Hello) -> anyhow::Result<(Sending, Receiving)> {
-    open_with(url, hello.into(), MESSAGE_BYTES_MAX).await
+pub async fn open(tls: &Tls, url: &str, hello: Hello) -> anyhow::Result<(Sending, Receiving)> {
+    open_with(tls, url, hello.into(), MESSAGE_BYTES_MAX).await
 }
 
 /// With whatever a test says in its hello.
 #[cfg(test)]
 pub async fn open_raw(url: &str, hello: proto::Hello) -> anyhow::Result<(Sending, Receiving)> {
-    open_with(url, hello, MESSAGE_BYTES_MAX).await
+    open_with(&Tls::plain(), url, hello, MESSAGE_BYTES_MAX).await
 }
 
 /// Sends longer messages than it should.
 #[cfg(test)]
 pub async fn open_wide(url: &str, hello: Hello) -> anyhow::Result<(Sending, Receiving)> {
-    open_with(url, hello.into(), 2 * MESSAGE_BYTES_MAX).await
+    open_with(&Tls::plain(), url, hello.into(), 2 * MESSAGE_BYTES_MAX).await
 }
 
-async fn open_with(url: &str, hello: proto::Hello, longest: usize) -> anyhow::Result<(Sending, Receiving)> {
-    let channel: Channel = Endpoint::from_shared(url.to_owned())?
+async fn open_with(
+    tls: &Tls,
+    url: &str,
+    hello: proto::Hello,
+    longest: usize,
+) -> anyhow::Result<(Sending, Receiving)> {
+    let channel: Channel = tls
+        .endpoint(url, &format!("{}.{}", hello.to, names::REGIONAL))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(CONNECT)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use common::tls::{Tls, names};
 use common::{RegionName, ShowId};
 use prometheus::IntGauge;
 use raft::client::RegistryView;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::proto::replication_client::ReplicationClient;
 use super::wire::{self, MESSAGE_BYTES_AIM, MESSAGE_BYTES_MAX, MESSAGE_PARTS_MAX};
@@ -71,6 +72,7 @@ struct Inner {
     own: RegionName,
     session: Session,
     endpoints: Endpoints,
+    tls: Tls,
     metrics: Metrics,
     stop: CancellationToken,
     routes: Mutex<HashMap<ShowId, Listener>>,
@@ -117,14 +119,25 @@ pub fn sessions_of(view: RegistryView) -> Endpoints {
 impl Peers {
     /// `session`: this process's own. Connects to a region when something is first sent there.
     pub fn new(
-        own: RegionName,
+        own: &RegionName,
         session: Session,
         endpoints: Endpoints,
+        tls: Tls,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
         let (routes, lanes, reached) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { own, session, endpoints, metrics, stop, routes, lanes, reached }))
+        Self(Arc::new(Inner {
+            own: own.clone(),
+            session,
+            endpoints,
+            tls,
+            metrics,
+            stop,
+            routes,
+            lanes,
+            reached,
+        }))
     }
 
     /// Listens for what concerns a try to lead `show`; the one before it hears nothing more.
@@ -395,7 +408,10 @@ async fn exchange(
 type Opened = (mpsc::Sender<proto::Requests>, Streaming<proto::Answers>);
 
 async fn open(peers: &Peers, lane: &Lane, url: &str) -> Result<Opened, Ended> {
-    let channel: Channel = Endpoint::from_shared(url.to_owned())?
+    let channel: Channel = peers
+        .0
+        .tls
+        .endpoint(url, &names::regional(&lane.to))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(SILENCE)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::tls::Tls;
 use common::{RegionName, ShowId};
 use deadpool_postgres::Pool;
 use raft::client::{RegistryClient, RegistryView};
@@ -123,6 +124,7 @@ pub struct Means {
     pub store: ReplicaStore,
     pub pool: Pool,
     pub records: Arc<dyn Records>,
+    pub tls: Tls,
     /// Told while replicas wait to be whole.
     pub caught_up: CaughtUp,
     pub stop: CancellationToken,
@@ -343,7 +345,8 @@ impl Driver {
                 heard: None,
             };
             let urls = self.means.records.processes(to);
-            tokio::spawn(keep(urls, hello, waiting, self.heard.clone(), self.means.stop.clone()));
+            let (tls, heard, stop) = (self.means.tls.clone(), self.heard.clone(), self.means.stop.clone());
+            tokio::spawn(keep(urls, tls, hello, waiting, heard, stop));
             sender
         });
         let _ = link.try_send((show, request));
@@ -353,13 +356,14 @@ impl Driver {
 /// One link until it breaks; the next thing to send makes another.
 async fn keep(
     urls: Vec<String>,
+    tls: Tls,
     hello: Hello,
     mut waiting: mpsc::Receiver<(ShowId, Request)>,
     heard: mpsc::Sender<Heard>,
     stop: CancellationToken,
 ) {
     for url in urls {
-        let opened = link::open(&url, hello.clone()).await;
+        let opened = link::open(&tls, &url, hello.clone()).await;
         let exchanged = match opened {
             Ok((sending, receiving)) => exchange(sending, receiving, &mut waiting, &heard, &stop).await,
             Err(error) => Err(error),

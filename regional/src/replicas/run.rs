@@ -91,6 +91,7 @@ pub fn start(app: &App, incoming: TcpIncoming) {
         store: app.replicas.clone(),
         pool: app.pool.clone(),
         incarnation: Arc::new(move || view.incarnation(&region).max(guard.incarnation())),
+        tls: app.tls.clone(),
         stop: app.stop.clone(),
     };
     tokio::spawn(async move {
@@ -107,6 +108,7 @@ pub fn start(app: &App, incoming: TcpIncoming) {
         store: app.replicas.clone(),
         pool: app.pool.clone(),
         records: Arc::new(records),
+        tls: app.tls.clone(),
         caught_up: app.caught_up.clone(),
         stop: app.stop.clone(),
     }));

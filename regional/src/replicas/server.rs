@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::tls::{Caller, Tls, names};
 use common::{RegionName, ShowId};
 use deadpool_postgres::Pool;
 use futures::stream::FuturesUnordered;
@@ -16,7 +17,6 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server as GrpcServer;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -51,17 +51,19 @@ pub struct Means {
     pub pool: Pool,
     /// Of the own store, as the registry counts it.
     pub incarnation: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub tls: Tls,
     pub stop: CancellationToken,
 }
 
 /// Serves until the process stops.
 pub async fn serve(incoming: TcpIncoming, means: Means) -> Result<(), tonic::transport::Error> {
     let stop = means.stop.clone();
+    let server = means.tls.server()?;
     let service = Service { means, logged: Arc::default() };
     let service = ReplicationServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    GrpcServer::builder()
+    server
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -95,9 +97,10 @@ impl Replication for Service {
         request: Request<Streaming<proto::Requests>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let address = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
+        let caller = self.means.tls.caller(&request);
         let mut incoming = request.into_inner();
         let hello = match tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await {
-            Ok(Ok(Some(message))) => self.greeted(message, &address)?,
+            Ok(Ok(Some(message))) => self.greeted(message, &caller, &address)?,
             Ok(Ok(None)) => return Err(self.refuse(&address, "hello", "the stream ended before its hello")),
             Ok(Err(status)) => return Err(self.broken(&address, &status)),
             Err(_) => return Err(self.refuse(&address, "hello", "no hello in time")),
@@ -121,7 +124,7 @@ impl Replication for Service {
 
 impl Service {
     /// Who speaks, where it may.
-    fn greeted(&self, message: proto::Requests, address: &str) -> Result<Hello, Status> {
+    fn greeted(&self, message: proto::Requests, caller: &Caller, address: &str) -> Result<Hello, Status> {
         let hello = message.hello.ok_or(());
         let hello = hello.map_err(|()| self.refuse(address, "hello", "the first message is a hello"))?;
         if hello.version != wire::VERSION {
@@ -136,6 +139,10 @@ impl Service {
         }
         if hello.from == self.means.region || !self.means.regions.contains(&hello.from) {
             let why = format!("{} is no other region of this platform", hello.from);
+            return Err(self.refuse(address, "stranger", &why));
+        }
+        if !caller.is(&names::regional(&hello.from)) {
+            let why = format!("the caller's certificate is not one of {}", hello.from);
             return Err(self.refuse(address, "stranger", &why));
         }
         if !message.requests.is_empty() {

@@ -50,7 +50,7 @@ impl Voter {
         };
         let stop = CancellationToken::new();
         tokio::spawn(raft::run(config, stop.clone()));
-        let registry = RegistryClient::new(&[url]).unwrap();
+        let registry = RegistryClient::new(&[url], &common::tls::Tls::plain()).unwrap();
         let view = registry.watch(stop.clone());
         Self { registry, view, _dir: dir, stop }
     }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::tls::Tls;
+use common::tls::authority::{Authority, Holder};
 use migrations::Schema;
 use migrations::testing::{Options, TestPostgres};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,6 +32,10 @@ struct Port {
 
 impl Port {
     async fn open(name: &str, pool: Pool) -> Self {
+        Self::open_as(name, pool, Tls::plain()).await
+    }
+
+    async fn open_as(name: &str, pool: Pool, tls: Tls) -> Self {
         let standing = Standing { epoch: 1_000, member: true, incarnation: 0 };
         let standings = Arc::new(Fixed { standing: standing.into(), is_new: false });
         let guard = Guard::default();
@@ -44,6 +50,7 @@ impl Port {
             store: store.clone(),
             pool: pool.clone(),
             incarnation: Arc::new(move || of.standing.lock().unwrap().incarnation),
+            tls,
             stop: stop.clone(),
         };
         tokio::spawn(server::serve(incoming, means));
@@ -51,7 +58,7 @@ impl Port {
     }
 
     async fn with(&self, hello: Hello) -> anyhow::Result<(Sending, Receiving)> {
-        link::open(&self.url, hello).await
+        link::open(&Tls::plain(), &self.url, hello).await
     }
 
     fn refused(&self, reason: &str) -> u64 {
@@ -69,6 +76,28 @@ fn some_show() -> ShowId {
 
 fn code(error: &anyhow::Error) -> Code {
     error.downcast_ref::<tonic::Status>().unwrap_or_else(|| panic!("{error:#}")).code()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_claims_another_regions_name_is_refused_and_whoever_has_no_certificate_is_not_heard() {
+    let database = crate::testing::Database::start().await;
+    let authority = Authority::new().unwrap();
+    let of = |name: &str| authority.tls(&Holder::Regional(region(name))).unwrap();
+    let port = Port::open_as("eu", database.pool.clone(), of("eu")).await;
+    link::open(&of("us"), &port.url, hello("us", "eu")).await.map(drop).unwrap();
+    let error = link::open(&of("ap"), &port.url, hello("us", "eu")).await.map(drop).unwrap_err();
+    assert_eq!((code(&error), port.refused("stranger")), (Code::InvalidArgument, 1));
+    let gateway = authority.tls(&Holder::Gateway(region("us"))).unwrap();
+    let error = link::open(&gateway, &port.url, hello("us", "eu")).await.map(drop).unwrap_err();
+    assert_eq!((code(&error), port.refused("stranger")), (Code::InvalidArgument, 2));
+    // Whoever answers for eu must be eu.
+    let error = link::open(&of("us"), &port.url, hello("us", "ap")).await.map(drop).unwrap_err();
+    assert!(error.downcast_ref::<tonic::transport::Error>().is_some(), "{error:#}");
+    let foreign = Authority::new().unwrap().tls(&Holder::Regional(region("us"))).unwrap();
+    for stranger in [foreign, Tls::plain()] {
+        assert!(link::open(&stranger, &port.url, hello("us", "eu")).await.is_err());
+    }
+    assert_eq!(port.refused("stranger"), 2, "strangers do not get as far as to be read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,6 +207,7 @@ async fn a_store_that_nobody_can_tell_what_it_lost_waits_for_its_operators_word(
             store: port.store.clone(),
             pool: port.pool.clone(),
             records: Arc::new(FixedRecords { ports: [(region("ap"), port.url.clone())].into(), incarnation }),
+            tls: Tls::plain(),
             caught_up: crate::session::CaughtUp::default(),
             stop: stop.clone(),
         }));
@@ -278,6 +308,7 @@ async fn a_store_that_lost_its_tail_is_told_by_the_others_and_votes_again() {
         store: ap.store.clone(),
         pool: ap.pool.clone(),
         records: Arc::new(FixedRecords { ports: urls, incarnation: 1 }),
+        tls: Tls::plain(),
         caught_up: crate::session::CaughtUp::default(),
         stop: stop.clone(),
     };
