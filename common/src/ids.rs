@@ -239,8 +239,33 @@ macro_rules! show_bound_id {
             }
         }
 
+        impl ShowBound for $name {
+            fn show(&self) -> ShowId {
+                self.show
+            }
+
+            fn own(&self) -> [u8; 10] {
+                self.own
+            }
+
+            fn within(show: ShowId, own: [u8; 10]) -> Self {
+                Self { own, show }
+            }
+        }
+
         id_text!($name, $prefix, 26);
     };
+}
+
+/// The ids of what lives in a show's journal, for who keeps many of one show and its id once.
+pub trait ShowBound: Copy + fmt::Debug {
+    fn show(&self) -> ShowId;
+
+    /// What of it is not the show's.
+    fn own(&self) -> [u8; 10];
+
+    /// The id again.
+    fn within(show: ShowId, own: [u8; 10]) -> Self;
 }
 
 global_id!(/// A person or a machine with an account.

@@ -59,8 +59,8 @@ impl World {
                 ReservationStatus::Paid => known.paid.push(reservation.id),
                 _ => {}
             }
-            known.payments.extend(&reservation.payments);
-            known.tickets.extend(reservation.tickets.iter().map(|ticket| ticket.id));
+            known.payments.extend(state.payments_of(&reservation).map(|payment| payment.id));
+            known.tickets.extend(reservation.tickets().map(|ticket| ticket.id));
         }
         known
     }

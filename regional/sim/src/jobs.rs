@@ -7,7 +7,7 @@ use common::{PaymentId, RefundId};
 use jiff::SignedDuration;
 use regional::payments::ProviderError;
 use regional::payments::steps::{Call, Heard, Next, Steps, goes_back_by_provider, waiting};
-use regional::show::{Asked, Command, Event as Happened, Group, Payment, PaymentStatus, Show};
+use regional::show::{Asked, Command, Event as Happened, Group, Owned, Payment, PaymentStatus, Show, WithId};
 
 use crate::event::{Ask, At, Event, Place, Said, Who};
 use crate::host::Asker;
@@ -60,8 +60,10 @@ impl World {
             }
         }
         for payment in payments {
-            let found = self.committed_show(who.at, show).and_then(|s| s.payments.get(&payment).cloned());
-            if let Some(payment) = found.filter(Payment::is_open) {
+            let found = self
+                .committed_show(who.at, show)
+                .and_then(|s| s.payments.get(&payment).map(WithId::to_owned));
+            if let Some(payment) = found.filter(|payment| payment.is_open()) {
                 if self.chance.chance(20) {
                     // Somebody tells of a payment that the provider has not heard of yet.
                     self.webhook(who, payment.id);
@@ -74,9 +76,9 @@ impl World {
         }
     }
 
-    fn bring_on(&mut self, who: Who, payment: &Payment, (steps, call): (Steps, Call)) {
+    fn bring_on(&mut self, who: Who, payment: &Owned<Payment>, (steps, call): (Steps, Call)) {
         let (id, amount) = (payment.id, payment.amount);
-        let token = payment.token.as_deref().unwrap_or_default().to_owned();
+        let token = payment.token().unwrap_or_default().to_owned();
         let Some(process) = self.alive(who) else { return };
         let is_under_way = |job: &Job| match job {
             Job::Pay { payment, .. } | Job::Journal { payment } => *payment == id,
@@ -173,7 +175,8 @@ impl World {
                 self.counts.add("saga: journaled");
                 let Some(show) = self.names.show(payment.show()) else { return };
                 let open: Vec<RefundId> = self.committed_show(who.at, show).map_or_else(Vec::new, |state| {
-                    let of = state.refunds.values().filter(|r| r.payment == payment && r.is_open());
+                    let of =
+                        state.refunds.values().filter(|r| state.payment_of(r).id == payment && r.is_open());
                     of.map(|refund| refund.id).collect()
                 });
                 for refund in open {
@@ -195,9 +198,9 @@ impl World {
     fn give_back(&mut self, who: Who, show: u8, id: RefundId) {
         let found = self.committed_show(who.at, show).and_then(|state| {
             let refund = state.refunds.get(&id).filter(|refund| refund.is_open())?;
-            Some((refund.clone(), state.payments.get(&refund.payment)?.clone()))
+            Some((refund.amount, state.payment_of(&refund).to_owned()))
         });
-        let Some((refund, payment)) = found else { return };
+        let Some((amount, payment)) = found else { return };
         let Some(process) = self.alive(who) else { return };
         let is_under_way = |job: &Job| match job {
             Job::Refund { refund } | Job::SettleRefund { refund } => *refund == id,
@@ -220,7 +223,7 @@ impl World {
             process.jobs.insert(job, Job::Refund { refund: id });
         }
         self.counts.add("provider: refund");
-        let ask = Ask::Refund { refund: id, payment: payment.id, amount: refund.amount };
+        let ask = Ask::Refund { refund: id, payment: payment.id, amount };
         self.ask_provider(who, job, ask);
     }
 
@@ -229,7 +232,9 @@ impl World {
         self.counts.add("provider: webhook");
         self.trace.say(self.now, || format!("{who:?} is told of {payment}"));
         let Some(show) = self.names.show(payment.show()) else { return };
-        let found = self.committed_show(who.at, show).and_then(|state| state.payments.get(&payment).cloned());
+        let found = self
+            .committed_show(who.at, show)
+            .and_then(|state| state.payments.get(&payment).map(WithId::to_owned));
         if let Some(payment) = found {
             self.bring_on(who, &payment, Steps::hinted());
         }
@@ -241,8 +246,8 @@ impl World {
         for show in 0..self.setup.shows {
             let Some(state) = self.committed_show(who.at, show) else { continue };
             let found = waiting(state, late);
-            let payments: Vec<Payment> =
-                found.payments.iter().filter_map(|id| state.payments.get(id).cloned()).collect();
+            let payments: Vec<Owned<Payment>> =
+                found.payments.iter().filter_map(|id| state.payments.get(id).map(WithId::to_owned)).collect();
             for payment in payments.iter().filter(|payment| payment.status == PaymentStatus::Pending) {
                 self.counts.add("saga: reconciled");
                 self.bring_on(who, payment, Steps::settle());

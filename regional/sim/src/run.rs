@@ -285,7 +285,7 @@ impl World {
 fn recorded_model(region: &str, show: common::ShowId, model: &Model) -> history::Model {
     let (mut reservations, mut payments) = (BTreeMap::new(), BTreeMap::new());
     if let Some(state) = &model.show {
-        for (id, reservation) in state.reservations.iter() {
+        for reservation in state.reservations.values() {
             let status = match reservation.status {
                 ReservationStatus::Reserved => "reserved",
                 ReservationStatus::Paid => "paid",
@@ -294,9 +294,9 @@ fn recorded_model(region: &str, show: common::ShowId, model: &Model) -> history:
                 ReservationStatus::Refunded => "refunded",
             };
             let seats = reservation.seats.iter().map(|line| line.seat).collect();
-            reservations.insert(*id, ModelReservation { status: status.into(), seats });
+            reservations.insert(reservation.id, ModelReservation { status: status.into(), seats });
         }
-        for (id, payment) in state.payments.iter() {
+        for payment in state.payments.values() {
             let status = match payment.status {
                 PaymentStatus::Pending => "pending",
                 PaymentStatus::Completed => "completed",
@@ -305,7 +305,7 @@ fn recorded_model(region: &str, show: common::ShowId, model: &Model) -> history:
                 PaymentStatus::PartiallyRefunded => "partially_refunded",
             };
             let refunded = payment.refunded;
-            payments.insert(*id, ModelPayment { status: status.into(), refunded });
+            payments.insert(payment.id, ModelPayment { status: status.into(), refunded });
         }
     }
     history::Model { region: region.to_owned(), show, upto: model.upto, reservations, payments }

@@ -191,7 +191,7 @@ async fn two_processes_on_one_show_never_fork_it() {
     let journal = Journal::new(apps[0].pool.clone());
     let committed = journal.committed(id).await.unwrap().unwrap();
     let folded = journal.fold(id, committed).await.unwrap().unwrap();
-    let held: BTreeSet<ReservationId> = folded.reservations.keys().copied().collect();
+    let held: BTreeSet<ReservationId> = folded.reservations.keys().collect();
     assert_eq!(held, won);
     assert!(!won.is_empty());
 }

@@ -295,7 +295,8 @@ fn damaged_bytes_never_panic_behind_the_hash() {
             if let Some(show) = &state {
                 // Looking at it is safe, too.
                 let _ = (show.counts(), show.next_deadline());
-                let _: Vec<i64> = show.reservations.values().map(show::Reservation::total_minor).collect();
+                let _: Vec<i64> =
+                    show.reservations.values().map(|reservation| reservation.total_minor()).collect();
             }
         }
         Ok(())

@@ -21,7 +21,8 @@ use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replaye
 use crate::host::Host;
 use crate::reservations::{list, visible};
 use crate::show::{
-    Asked, Command, Decision, Event, FirstResult, Group, Method, NewRefund, Payment, StartPayment, decide,
+    Asked, Command, Decision, Event, FirstResult, Group, Method, NewRefund, Owned, Payment, StartPayment,
+    WithId, decide,
 };
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
@@ -118,7 +119,7 @@ async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Respons
     let Did { host, group, repeated } = ask(app, id.show(), asked).await?;
     let payment = group.as_deref().and_then(|group| started(&host, group));
     let payment = payment.ok_or_else(|| Problem::internal("a payment left no event"))?;
-    if payment.first.is_some() {
+    if payment.first().is_some() {
         return Ok(answer(&host, &payment, repeated));
     }
     let Some(_under_way) = app.begin(payment.id) else {
@@ -133,7 +134,8 @@ async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Respons
     };
     match settled {
         Ok(host) => {
-            let payment = host.read(|show| show.payments.get(&payment.id).cloned()).unwrap_or(payment);
+            let payment =
+                host.read(|show| show.payments.get(&payment.id).map(WithId::to_owned)).unwrap_or(payment);
             Ok(answer(&host, &payment, repeated))
         }
         Err(Stuck::Host(error)) => Err(error.into()),
@@ -145,18 +147,18 @@ async fn carry_out(app: &App, id: ReservationId, asked: Asked) -> Result<Respons
 }
 
 /// The payment that a group started, as it is now.
-fn started(host: &Host, group: &Group) -> Option<Payment> {
+fn started(host: &Host, group: &Group) -> Option<Owned<Payment>> {
     let id = group.events.iter().find_map(|event| match event {
         Event::PaymentStarted { payment, .. } => Some(*payment),
         _ => None,
     })?;
-    host.read(|show| show.payments.get(&id).cloned())
+    host.read(|show| show.payments.get(&id).map(WithId::to_owned))
 }
 
 /// The first result; where there is none yet, what is known now.
-fn answer(host: &Host, payment: &Payment, repeated: bool) -> Response {
-    let first = payment.first.clone().unwrap_or(FirstResult::Pending);
-    let view = host.read(|show| PaymentView::first(show, payment, &first));
+fn answer(host: &Host, payment: &Owned<Payment>, repeated: bool) -> Response {
+    let first = payment.first().unwrap_or(FirstResult::Pending);
+    let view = host.read(|show| PaymentView::first(show, payment.with_id(), &first));
     let response = match first {
         FirstResult::Failed { reason, declined: true } => about(
             host,
@@ -186,7 +188,7 @@ async fn of_reservation(
 ) -> Result<Response, Problem> {
     let (host, reservation) = visible(&app, &authorized, id).await?;
     let items: Vec<PaymentView> = host.read(|show| {
-        let payments = reservation.payments.iter().filter_map(|id| show.payments.get(id));
+        let payments = show.payments_of(&reservation);
         payments.map(|payment| PaymentView::of(show, payment)).collect()
     });
     Ok(about(&host, Json(Page { items, next_cursor: None })))
@@ -206,7 +208,7 @@ async fn read(
     let host = app.host_of(id.show(), "payment").await?;
     let found = host.read(|show| {
         let payment = show.payments.get(&id)?;
-        let owner = show.reservations.get(&payment.reservation)?.customer;
+        let owner = show.reservation_of(&payment).customer;
         Some((PaymentView::of(show, payment), owner))
     });
     let (view, owner) = found.ok_or_else(|| Problem::not_found("payment"))?;

@@ -13,7 +13,7 @@ use super::saga;
 use super::steps::{Waiting, waiting};
 use crate::app::App;
 use crate::host::{Answer, HostError};
-use crate::show::{Asked, Command, Event};
+use crate::show::{Asked, Command, Event, WithId};
 
 const PERIOD: Duration = Duration::from_secs(2);
 
@@ -142,7 +142,7 @@ impl Reconciler {
     async fn settle(&self, id: PaymentId) {
         let settled = async {
             let host = self.app.hosts.get(id.show()).await?;
-            match host.read(|show| show.payments.get(&id).cloned()) {
+            match host.read(|show| show.payments.get(&id).map(WithId::to_owned)) {
                 Some(payment) if payment.is_open() => {
                     saga::settle(&self.app, &host, &payment).await.map(drop)
                 }

@@ -7,7 +7,7 @@ use super::provider::ProviderError;
 use super::steps::{Call, Next, Steps, goes_back_by_provider};
 use crate::app::App;
 use crate::host::{Answer, Host, HostError};
-use crate::show::{Asked, Command, Outcome, Payment, Refund, RefundStatus};
+use crate::show::{Asked, Command, Outcome, Owned, Payment, Refund, RefundStatus};
 
 /// Why a payment could not be brought further now; the reconciler tries again.
 #[derive(Debug, thiserror::Error)]
@@ -19,28 +19,28 @@ pub enum Stuck {
 }
 
 /// Charges a payment that was just committed as started, and journals the outcome.
-pub async fn charge(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
+pub async fn charge(app: &App, host: &Host, payment: &Owned<Payment>) -> Result<Host, Stuck> {
     bring_on(app, host, payment, Steps::charge()).await
 }
 
 /// Settles a payment of unknown outcome: what the provider knows is the truth; what it does not know is
 /// canceled under the same id, so that a late call cannot charge.
-pub async fn settle(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
+pub async fn settle(app: &App, host: &Host, payment: &Owned<Payment>) -> Result<Host, Stuck> {
     bring_on(app, host, payment, Steps::settle()).await
 }
 
 /// Follows up the provider's own word: what its books say is journaled.
-pub async fn hinted(app: &App, host: &Host, payment: &Payment) -> Result<Host, Stuck> {
+pub async fn hinted(app: &App, host: &Host, payment: &Owned<Payment>) -> Result<Host, Stuck> {
     bring_on(app, host, payment, Steps::hinted()).await
 }
 
 async fn bring_on(
     app: &App,
     host: &Host,
-    payment: &Payment,
+    payment: &Owned<Payment>,
     (mut steps, mut call): (Steps, Call),
 ) -> Result<Host, Stuck> {
-    let (amount, token) = (money(host, payment.amount), payment.token.as_deref().unwrap_or_default());
+    let (amount, token) = (money(host, payment.amount), payment.token().unwrap_or_default());
     loop {
         let heard = match call {
             Call::Charge => app.provider.charge(payment.id, amount, token).await.map(Some),
@@ -82,8 +82,10 @@ pub async fn journal(app: &App, payment: PaymentId, outcome: Outcome) -> Result<
     let label = host.read(|show| show.payments.get(&payment).map(|p| p.status));
     app.metrics.payment(label, matches!(answer, Answer::Done { .. }));
     let unclaimed: Vec<RefundId> = host.read(|show| {
-        let open =
-            show.refunds.values().filter(|r| r.payment == payment && r.status == RefundStatus::Pending);
+        let open = show
+            .refunds
+            .values()
+            .filter(|r| show.payment_of(r).id == payment && r.status == RefundStatus::Pending);
         open.map(|r| r.id).collect()
     });
     for refund in unclaimed {
@@ -96,10 +98,9 @@ pub async fn journal(app: &App, payment: PaymentId, outcome: Outcome) -> Result<
 pub async fn give_back(app: &App, host: &Host, refund: RefundId) -> Result<(), Stuck> {
     let found = host.read(|show| {
         let refund = show.refunds.get(&refund)?;
-        let payment = show.payments.get(&refund.payment)?;
-        Some((refund.clone(), payment.clone()))
+        Some((refund.to_owned(), show.payment_of(&refund).to_owned()))
     });
-    let Some((refund, payment)): Option<(Refund, Payment)> = found else {
+    let Some((refund, payment)) = found else {
         return Err(HostError::Broken(format!("{refund} is not in its show")).into());
     };
     if refund.status != RefundStatus::Pending {
@@ -119,9 +120,14 @@ pub async fn give_back(app: &App, host: &Host, refund: RefundId) -> Result<(), S
     Ok(())
 }
 
-async fn given_back(app: &App, host: &Host, refund: &Refund, payment: &Payment) -> Result<(), ProviderError> {
+async fn given_back(
+    app: &App,
+    host: &Host,
+    refund: &Owned<Refund>,
+    payment: &Owned<Payment>,
+) -> Result<(), ProviderError> {
     if !goes_back_by_provider(payment) {
         return Ok(());
     }
-    app.provider.refund(refund.id, refund.payment, money(host, refund.amount)).await
+    app.provider.refund(refund.id, payment.id, money(host, refund.amount)).await
 }

@@ -129,9 +129,9 @@ pub struct Waiting {
 
 /// Payments and refunds that began before `late`: younger ones are still with the request that started them.
 pub fn waiting(show: &Show, late: Timestamp) -> Waiting {
-    let payments = show.payments.values().filter(|p| p.is_open() && p.started_at < late);
-    let refunds = show.refunds.values().filter(|r| r.is_open() && r.at < late);
-    let has_live = || show.reservations.values().any(crate::show::Reservation::is_live);
+    let payments = show.payments.values().filter(|p| p.is_open() && p.started_at.time() < late);
+    let refunds = show.refunds.values().filter(|r| r.is_open() && r.at.time() < late);
+    let has_live = || show.reservations.values().any(|reservation| reservation.is_live());
     Waiting {
         payments: payments.map(|payment| payment.id).collect(),
         refunds: refunds.map(|refund| refund.id).collect(),

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use utoipa::ToSchema;
 
 use crate::reservations::list::named;
-use crate::show::{FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus, Show};
+use crate::show::{FirstResult, Method, Moment, Payment, PaymentStatus, Refund, RefundStatus, Show, WithId};
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct PaymentView {
@@ -26,18 +26,18 @@ pub struct PaymentView {
 }
 
 impl PaymentView {
-    pub fn of(show: &Show, payment: &Payment) -> Self {
+    pub fn of(show: &Show, payment: WithId<'_, Payment>) -> Self {
         Self {
             id: payment.id,
-            reservation_id: payment.reservation,
+            reservation_id: show.reservation_of(&payment).id,
             show_id: show.plan.facts.show,
             method: payment.method,
             status: payment.status,
             amount: show.plan.money(payment.amount),
             refunded: show.plan.money(payment.refunded),
-            reason: payment.failure.as_deref().map(str::to_owned),
-            created_at: payment.started_at,
-            settled_at: payment.settled_at,
+            reason: payment.failure().map(str::to_owned),
+            created_at: payment.started_at.time(),
+            settled_at: payment.settled_at.map(Moment::time),
         }
     }
 
@@ -62,13 +62,14 @@ impl PaymentView {
     }
 
     /// As it was first answered, however it went on since.
-    pub fn first(show: &Show, payment: &Payment, first: &FirstResult) -> Self {
+    pub fn first(show: &Show, payment: WithId<'_, Payment>, first: &FirstResult) -> Self {
         let status = match first {
             FirstResult::Pending => PaymentStatus::Pending,
             FirstResult::Completed => PaymentStatus::Completed,
             FirstResult::Failed { .. } => PaymentStatus::Failed,
         };
-        let settled_at = if status == PaymentStatus::Pending { None } else { payment.settled_at };
+        let settled_at =
+            if status == PaymentStatus::Pending { None } else { payment.settled_at.map(Moment::time) };
         Self { status, settled_at, refunded: show.plan.money(0), ..Self::of(show, payment) }
     }
 }
@@ -85,15 +86,16 @@ pub struct RefundView {
 }
 
 impl RefundView {
-    pub fn of(show: &Show, refund: &Refund) -> Self {
+    pub fn of(show: &Show, refund: WithId<'_, Refund>) -> Self {
+        let payment = show.payment_of(&refund);
         Self {
             id: refund.id,
-            payment_id: refund.payment,
-            reservation_id: show.payments.get(&refund.payment).map(|p| p.reservation),
+            payment_id: payment.id,
+            reservation_id: Some(show.reservation_of(&payment).id),
             status: refund.status,
             amount: show.plan.money(refund.amount),
             reason: refund.reason.to_string(),
-            created_at: refund.at,
+            created_at: refund.at.time(),
         }
     }
 }

@@ -15,6 +15,7 @@ use ring::hmac;
 use super::saga::{self, Stuck};
 use crate::app::App;
 use crate::host::HostError;
+use crate::show::WithId;
 
 /// A signature older than this is a replay.
 const MAX_AGE_SECS: i64 = 300;
@@ -58,7 +59,7 @@ pub async fn receive(
 
 async fn settle(app: &App, id: PaymentId) -> Result<(), Stuck> {
     let host = app.hosts.get(id.show()).await?;
-    let payment = host.read(|show| show.payments.get(&id).cloned()).ok_or(HostError::NoShow)?;
+    let payment = host.read(|show| show.payments.get(&id).map(WithId::to_owned)).ok_or(HostError::NoShow)?;
     saga::hinted(app, &host, &payment).await.map(drop)
 }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::queue::Touched;
 use crate::reservations::view::Rest;
 use crate::show::{
-    Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation, ReservationStatus, Show, ShowStatus,
-    TicketStatus,
+    Method, Moment, Payment, PaymentStatus, Refund, RefundStatus, Reservation, ReservationStatus, Show,
+    ShowStatus, TicketStatus, WithId,
 };
 use crate::shows::view::{ShowView, ends_at};
 
@@ -109,39 +109,44 @@ impl Rows {
             self.shows.push(show_row(show));
             show.reservations.values().for_each(|held| self.reservation(show, held));
             self.payments.extend(show.payments.values().map(|payment| payment_row(show, payment)));
-            self.refunds.extend(show.refunds.values().map(refund_row));
+            self.refunds.extend(show.refunds.values().map(|refund| refund_row(show, refund)));
             return;
         };
         if touched.facts {
             self.shows.push(show_row(show));
         }
-        let refunds: Vec<&Refund> = touched.refunds.iter().filter_map(|id| show.refunds.get(id)).collect();
-        let paid: BTreeSet<PaymentId> =
-            touched.payments.iter().copied().chain(refunds.iter().map(|refund| refund.payment)).collect();
-        let payments: Vec<&Payment> = paid.iter().filter_map(|id| show.payments.get(id)).collect();
+        let refunds: Vec<WithId<'_, Refund>> =
+            touched.refunds.iter().filter_map(|id| show.refunds.get(id)).collect();
+        let paid: BTreeSet<PaymentId> = touched
+            .payments
+            .iter()
+            .copied()
+            .chain(refunds.iter().map(|refund| show.payment_of(refund).id))
+            .collect();
+        let payments: Vec<WithId<'_, Payment>> = paid.iter().filter_map(|id| show.payments.get(id)).collect();
         let owners: BTreeSet<ReservationId> = payments
             .iter()
-            .map(|payment| payment.reservation)
+            .map(|payment| show.reservation_of(payment).id)
             .chain(touched.tickets.iter().filter_map(|ticket| show.ticket(*ticket).map(|(r, _)| r.id)))
             .chain(touched.reservations.iter().copied())
             .collect();
         owners.iter().filter_map(|id| show.reservations.get(id)).for_each(|r| self.reservation(show, r));
         self.payments.extend(payments.into_iter().map(|payment| payment_row(show, payment)));
-        self.refunds.extend(refunds.into_iter().map(refund_row));
+        self.refunds.extend(refunds.into_iter().map(|refund| refund_row(show, refund)));
     }
 
-    fn reservation(&mut self, show: &Show, held: &Reservation) {
+    fn reservation(&mut self, show: &Show, held: WithId<'_, Reservation>) {
         self.reservations.push(ReservationRow {
             id: held.id,
             customer: held.customer,
             contact: held.contact.as_deref().map(str::to_owned),
             reference: held.reference.to_string(),
             status: held.status,
-            created_at: held.created_at,
-            expires_at: held.expires_at,
+            created_at: held.created_at.time(),
+            expires_at: held.expires_at.time(),
             rest: Rest::of(show, held).to_json(),
         });
-        self.tickets.extend(held.tickets.iter().map(|ticket| TicketRow {
+        self.tickets.extend(held.tickets().map(|ticket| TicketRow {
             id: ticket.id,
             reservation: held.id,
             seat: show.plan.place(ticket.seat).name.to_owned(),
@@ -163,8 +168,9 @@ impl Rows {
 /// When somebody should look after the show, even if nobody leads it.
 fn attend_at(show: &Show) -> Option<Timestamp> {
     let holds = show.next_deadline().map(|at| at + HOLD_IS_LATE);
-    let payments = show.payments.values().filter(|p| p.is_open()).map(|p| p.started_at + MONEY_IS_LATE);
-    let refunds = show.refunds.values().filter(|r| r.is_open()).map(|r| r.at + MONEY_IS_LATE);
+    let payments =
+        show.payments.values().filter(|p| p.is_open()).map(|p| p.started_at.time() + MONEY_IS_LATE);
+    let refunds = show.refunds.values().filter(|r| r.is_open()).map(|r| r.at.time() + MONEY_IS_LATE);
     let called_off = (show.status == ShowStatus::Canceled && show.reservations.values().any(|r| r.is_live()))
         .then_some(show.last_at);
     holds.into_iter().chain(payments).chain(refunds).chain(called_off).min()
@@ -181,27 +187,28 @@ fn show_row(show: &Show) -> ShowRow {
     ShowRow { view, ends_at, currency: facts.currency.to_string(), json }
 }
 
-fn payment_row(show: &Show, payment: &Payment) -> PaymentRow {
+fn payment_row(show: &Show, payment: WithId<'_, Payment>) -> PaymentRow {
+    let reservation = show.reservation_of(&payment);
     PaymentRow {
         id: payment.id,
-        reservation: payment.reservation,
-        customer: show.reservations.get(&payment.reservation).and_then(|r| r.customer),
+        reservation: reservation.id,
+        customer: reservation.customer,
         method: payment.method,
         status: payment.status,
         amount: payment.amount,
         refunded: payment.refunded,
-        reason: payment.failure.as_deref().map(str::to_owned),
-        created_at: payment.started_at,
-        settled_at: payment.settled_at,
+        reason: payment.failure().map(str::to_owned),
+        created_at: payment.started_at.time(),
+        settled_at: payment.settled_at.map(Moment::time),
     }
 }
 
-fn refund_row(refund: &Refund) -> RefundRow {
+fn refund_row(show: &Show, refund: WithId<'_, Refund>) -> RefundRow {
     RefundRow {
         id: refund.id,
-        payment: refund.payment,
+        payment: show.payment_of(&refund).id,
         status: refund.status,
         amount: refund.amount,
-        created_at: refund.at,
+        created_at: refund.at.time(),
     }
 }

@@ -23,7 +23,9 @@ use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replaye
 use crate::host::Host;
 use crate::payments::saga;
 use crate::payments::view::RefundView;
-use crate::show::{Cancel, ChangeSeats, Command, Event, Group, Reservation, Reserve, Show, quote};
+use crate::show::{
+    Cancel, ChangeSeats, Command, Event, Group, Owned, Reservation, Reserve, Show, WithId, quote,
+};
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/shows/{id}/reservations", Permission::Role("reservation", "create")),
@@ -117,9 +119,9 @@ pub(crate) async fn visible(
     app: &App,
     authorized: &Authorized,
     id: ReservationId,
-) -> Result<(Host, Reservation), Problem> {
+) -> Result<(Host, Owned<Reservation>), Problem> {
     let host = app.host_of(id.show(), "reservation").await?;
-    let reservation = host.read(|show| show.reservations.get(&id).cloned());
+    let reservation = host.read(|show| show.reservations.get(&id).map(WithId::to_owned));
     let reservation = reservation.ok_or_else(|| Problem::not_found("reservation"))?;
     authorized.require_owner(reservation.customer, "reservation")?;
     Ok((host, reservation))
@@ -137,7 +139,7 @@ async fn read(
     Path(id): Path<ReservationId>,
 ) -> Result<Response, Problem> {
     let (host, reservation) = visible(&app, &authorized, id).await?;
-    let view = host.read(|show| ReservationView::of(show, &reservation));
+    let view = host.read(|show| ReservationView::of(show, reservation.with_id()));
     Ok(about(&host, Json(view)))
 }
 
@@ -230,7 +232,7 @@ async fn cancel(
     let offer = host.read(|show| offer(show, &reservation, &body, by_staff));
     if dry.dry_run == Some(true) {
         let quote = offer.map_err(|refusal| Problem::from(refusal).into_response())?;
-        let reservation = host.read(|show| ReservationView::of(show, &reservation));
+        let reservation = host.read(|show| ReservationView::of(show, reservation.with_id()));
         return Ok(about(&host, Json(CanceledView { reservation, refund: None, quote, dry_run: true })));
     }
     let refund = RefundId::new(id.show(), Timestamp::now(), rand::random());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
-use crate::show::{Event, Group, Line, Reservation, ReservationStatus, Show, TicketStatus, Waiver};
+use crate::show::{Event, Group, Line, Reservation, ReservationStatus, Show, TicketStatus, Waiver, WithId};
 use crate::shows::view::local_text;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -77,7 +77,7 @@ impl ShowBrief {
 }
 
 impl ReservationView {
-    pub fn of(show: &Show, reservation: &Reservation) -> Self {
+    pub fn of(show: &Show, reservation: WithId<'_, Reservation>) -> Self {
         let plan = &show.plan;
         let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
         Self {
@@ -87,15 +87,14 @@ impl ReservationView {
             status: reservation.status,
             seats: lines.iter().map(|line| reserved_seat(show, line)).collect(),
             total: plan.money(reservation.total_minor()),
-            created_at: reservation.created_at,
-            expires_at: reservation.expires_at,
-            expires_in_seconds: seconds_left(reservation.status, reservation.expires_at),
+            created_at: reservation.created_at.time(),
+            expires_at: reservation.expires_at.time(),
+            expires_in_seconds: seconds_left(reservation.status, reservation.expires_at.time()),
             customer_id: reservation.customer,
             contact_email: reservation.contact.as_deref().map(str::to_owned),
-            payments: reservation.payments.to_vec(),
+            payments: show.payments_of(&reservation).map(|payment| payment.id).collect(),
             tickets: reservation
-                .tickets
-                .iter()
+                .tickets()
                 .map(|t| TicketBrief { id: t.id, seat: plan.place(t.seat).name.to_owned(), status: t.status })
                 .collect(),
             waivers: reservation.waivers.to_vec(),
@@ -109,7 +108,8 @@ impl ReservationView {
             Event::Reserved { seats, .. } => {
                 // It is folded in, so the show knows all that it names.
                 let lines = seats.iter().filter_map(|line| show.line(line)).collect();
-                Reservation::begun(event, group, lines).map(|reservation| Self::of(show, &reservation))
+                Reservation::begun(event, group, lines)
+                    .map(|reservation| Self::of(show, WithId::within(show.id(), &reservation)))
             }
             _ => None,
         })
@@ -141,7 +141,7 @@ pub struct Rest {
 }
 
 impl Rest {
-    pub fn of(show: &Show, reservation: &Reservation) -> Self {
+    pub fn of(show: &Show, reservation: WithId<'_, Reservation>) -> Self {
         let name = |seat: u32| show.plan.place(seat).name.to_owned();
         let seat = |line: &Line| {
             let category = show.category(line.category).to_owned();
@@ -150,8 +150,8 @@ impl Rest {
         let lines = if reservation.seats.is_empty() { &reservation.given_up } else { &reservation.seats };
         Self {
             s: lines.iter().map(seat).collect(),
-            p: reservation.payments.to_vec(),
-            t: reservation.tickets.iter().map(|t| (t.id, name(t.seat), t.status)).collect(),
+            p: show.payments_of(&reservation).map(|payment| payment.id).collect(),
+            t: reservation.tickets().map(|t| (t.id, name(t.seat), t.status)).collect(),
             w: reservation.waivers.to_vec(),
         }
     }

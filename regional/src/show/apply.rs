@@ -2,7 +2,7 @@
 //! does not begin with its show's creation, or that names what it never made.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{PaymentId, RefundId, ReservationId, TicketId};
@@ -13,11 +13,12 @@ use super::buyers::Buyers;
 use super::event::{Cancellation, Created, Event, Group, Rule, SeatLine};
 use super::index::{Index, hash};
 use super::keys::{Keys, UsedKey};
+use super::payment::{First, Payment, PaymentStatus, Refund, RefundStatus};
 use super::plan::Plan;
-use super::slab::{Slab, Slot};
+use super::slab::{Slab, Slot, push};
 use super::state::{
-    Admission, FirstResult, Line, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
-    ReservationStatus, Seat, Show, ShowStatus, Ticket, TicketStatus, Waiver, ticket_at,
+    Admission, Line, Reservation, ReservationStatus, Seat, Show, ShowStatus, Ticket, TicketStatus, Waiver,
+    ticket_at,
 };
 
 impl Show {
@@ -61,13 +62,18 @@ impl Show {
             self.event(event, group).map_err(|why| format!("entry {seq}: {why}"))?;
         }
         let index = u32::try_from(index).map_err(|_| "an entry has too many groups")?;
-        self.remember(group, seq, index);
+        if let Some(key) = group.key {
+            let seq = u32::try_from(seq).map_err(|_| "a journal has too many entries")?;
+            self.keys.remember(UsedKey::new(key, seq, index, group.at));
+        }
+        self.keys.forget(group.at);
         self.last_at = self.last_at.max(group.at);
         self.seq = seq;
         Ok(())
     }
 
     fn new(facts: Created, at: Timestamp) -> Self {
+        let show = facts.show;
         let plan = Arc::new(Plan::new(facts));
         Self {
             seats: vec![Seat::FREE; plan.seats() as usize].into(),
@@ -77,24 +83,18 @@ impl Show {
             status: ShowStatus::Scheduled,
             seq: 0,
             last_at: at,
-            reservations: Slab::default(),
-            payments: Slab::default(),
-            refunds: Slab::default(),
+            reservations: Slab::of(show),
+            payments: Slab::of(show),
+            refunds: Slab::of(show),
             blocks: BTreeMap::new(),
             more_categories: Vec::new(),
             tickets: Index::default(),
             buyers: Buyers::default(),
-            nonces: HashMap::new(),
+            admissions: Vec::new(),
+            nonces: Index::default(),
             keys: Keys::default(),
             deadlines: BTreeSet::new(),
         }
-    }
-
-    fn remember(&mut self, group: &Group, seq: u64, index: u32) {
-        if let Some(key) = group.key {
-            self.keys.remember(UsedKey::new(key, seq, index, group.at));
-        }
-        self.keys.forget(group.at);
     }
 
     fn event(&mut self, event: &Event, group: &Group) -> Result<(), String> {
@@ -109,7 +109,7 @@ impl Show {
                 let begun = Reservation::begun(event, group, lines).ok_or("no reservation")?;
                 let slot = self.reservations.insert(begun);
                 self.buyers.add(&self.reservations, slot);
-                self.deadlines.insert((*expires_at, slot));
+                self.deadlines.insert(((*expires_at).into(), slot));
                 self.take(slot)
             }
             Event::SeatsChanged { reservation, seats, waived } => {
@@ -129,49 +129,47 @@ impl Show {
                 self.give_up_all(slot, ReservationStatus::Expired, true)
             }
             Event::PaymentStarted { payment, reservation, method, amount, token } => {
+                if self.payments.contains_key(payment) {
+                    return Err(format!("{payment} is made twice"));
+                }
                 let slot = self.slot(*reservation)?;
-                let held = &mut self.reservations[slot];
-                held.payments.reserve_exact(1);
-                held.payments.push(*payment);
-                self.deadlines.remove(&(held.expires_at, slot));
-                self.payments.insert(Payment {
-                    id: *payment,
-                    reservation: *reservation,
-                    method: *method,
-                    token: token.as_deref().map(Into::into),
-                    amount: *amount,
-                    status: PaymentStatus::Pending,
-                    first: None,
-                    failure: None,
-                    refunded: 0,
-                    unclaimed: false,
-                    started_at: group.at,
-                    settled_at: None,
-                });
+                self.deadlines.remove(&(self.reservations[slot].expires_at, slot));
+                let mut started = Payment::begun(payment.own(), slot, *method, *amount, group.at);
+                started.write(|texts| texts.token = token.as_deref().map(Into::into));
+                let started = self.payments.insert(started);
+                self.pays(slot, started);
                 Ok(())
             }
             Event::PaymentPending { payment } => {
-                self.payment(*payment)?.first = Some(FirstResult::Pending);
+                self.payment(*payment)?.first = Some(First::Pending);
                 Ok(())
             }
             Event::PaymentCompleted { payment, tickets } => self.paid(*payment, tickets, group.at),
             Event::PaymentFailed { payment, reason, declined } => {
                 let failed = self.payment(*payment)?;
                 failed.status = PaymentStatus::Failed;
-                failed.failure = Some(reason.as_str().into());
-                failed.settled_at = Some(group.at);
-                let first = FirstResult::Failed { reason: reason.as_str().into(), declined: *declined };
-                failed.first.get_or_insert(first);
+                failed.settled_at = Some(group.at.into());
+                let is_first = failed.first.is_none();
+                failed.first.get_or_insert(First::Failed { declined: *declined });
+                failed.write(|texts| {
+                    texts.token = None;
+                    texts.failure = Some(reason.as_str().into());
+                    if is_first {
+                        texts.first = Some(reason.as_str().into());
+                    }
+                });
                 let reservation = failed.reservation;
-                self.counts_down_again(reservation)
+                self.counts_down_again(reservation);
+                Ok(())
             }
             Event::PaymentUnclaimed { payment, refund } => {
                 let paid = self.payment(*payment)?;
-                paid.settled_at = Some(group.at);
+                paid.settled_at = Some(group.at.into());
                 paid.unclaimed = true;
                 let (amount, reservation) = (paid.amount, paid.reservation);
-                paid.first.get_or_insert(FirstResult::Completed);
-                self.counts_down_again(reservation)?;
+                paid.first.get_or_insert(First::Completed);
+                paid.write(|texts| texts.token = None);
+                self.counts_down_again(reservation);
                 self.start_refund(*refund, *payment, amount, "the seats were no longer held", group.at)
             }
             Event::Canceled(cancellation) => self.canceled(cancellation, group.at),
@@ -180,8 +178,7 @@ impl Show {
                 let payment = self.payment(*payment)?;
                 // Money that paid for nothing gives no seats up when it goes back.
                 let whole = payment.remainder() == 0 && !payment.unclaimed;
-                let id = payment.reservation;
-                let slot = self.slot(id)?;
+                let slot = payment.reservation;
                 let reservation = &mut self.reservations[slot];
                 if whole && !reservation.seats.is_empty() {
                     for ticket in &mut reservation.tickets {
@@ -238,42 +235,57 @@ impl Show {
                 let failed = self.refund(*refund)?;
                 failed.status = RefundStatus::Failed;
                 let (payment, amount) = (failed.payment, failed.amount);
-                self.add_refunded(payment, amount.saturating_neg())
+                self.add_refunded(payment, amount.saturating_neg());
+                Ok(())
             }
             Event::CheckedIn { ticket, nonce, at, .. } => {
                 let (slot, place) = self.ticket_place(*ticket).ok_or("an unknown ticket")?;
-                self.nonces.insert(nonce.as_str().into(), *ticket);
+                let admission = self.admit(ticket.own(), nonce, *at, group);
                 let ticket = &mut self.reservations[slot].tickets[place as usize];
                 if ticket.status == TicketStatus::Valid {
                     ticket.status = TicketStatus::Admitted;
                 }
-                let admission = || Box::new(Admission { at: *at, by: group.by, nonce: nonce.clone() });
-                ticket.admission.get_or_insert_with(admission);
+                ticket.admission.get_or_insert(admission);
                 Ok(())
             }
         }
     }
 
+    fn admit(&mut self, ticket: [u8; 10], nonce: &str, at: Timestamp, group: &Group) -> Slot {
+        let slot = Slot::new(self.admissions.len());
+        push(&mut self.admissions, Admission { at: at.into(), by: group.by, ticket, nonce: nonce.into() });
+        let all = &self.admissions;
+        let nonce_of = |slot: Slot| &*all[slot.at()].nonce;
+        self.nonces.replace(hash(nonce), slot, |s| nonce_of(s) == nonce, |s| hash(nonce_of(s)));
+        slot
+    }
+
+    /// A further payment of a reservation.
+    fn pays(&mut self, reservation: Slot, payment: Slot) {
+        let mut last = &mut self.reservations[reservation].payments;
+        while let Some(slot) = *last {
+            last = &mut self.payments[slot].next;
+        }
+        *last = Some(payment);
+    }
+
     /// A payment is over that did not pay for it: where it is still held, and nothing else is under way, its
     /// deadline counts again.
-    fn counts_down_again(&mut self, id: ReservationId) -> Result<(), String> {
-        let slot = self.slot(id)?;
+    fn counts_down_again(&mut self, slot: Slot) {
         let held = &self.reservations[slot];
-        let open = |id: &PaymentId| self.payments.get(id).is_some_and(|p| p.is_open() && !p.unclaimed);
-        if held.status == ReservationStatus::Reserved && !held.payments.iter().any(open) {
+        let open = self.payments_of(held).any(|p| p.is_open() && !p.unclaimed);
+        if held.status == ReservationStatus::Reserved && !open {
             self.deadlines.insert((held.expires_at, slot));
         }
-        Ok(())
     }
 
     fn paid(&mut self, payment: PaymentId, tickets: &[TicketId], at: Timestamp) -> Result<(), String> {
         let paid = self.payment(payment)?;
         paid.status = PaymentStatus::Completed;
-        paid.failure = None;
-        paid.settled_at = Some(at);
-        paid.first.get_or_insert(FirstResult::Completed);
-        let id = paid.reservation;
-        let slot = self.slot(id)?;
+        paid.settled_at = Some(at.into());
+        paid.first.get_or_insert(First::Completed);
+        paid.write(|texts| (texts.token, texts.failure) = (None, None));
+        let slot = paid.reservation;
         self.issue(slot, tickets);
         let reservation = &mut self.reservations[slot];
         reservation.status = ReservationStatus::Paid;
@@ -288,11 +300,11 @@ impl Show {
     fn issue(&mut self, slot: Slot, tickets: &[TicketId]) {
         for old in &self.reservations[slot].tickets {
             self.tickets
-                .remove(hash(Some(old.id)), |place| ticket_at(&self.reservations, place) == Some(old.id));
+                .remove(hash(Some(old.own)), |place| ticket_at(&self.reservations, place) == Some(old.own));
         }
         let reservation = &mut self.reservations[slot];
         let ticket = |(line, id): (&Line, &TicketId)| Ticket {
-            id: *id,
+            own: id.own(),
             seat: line.seat,
             status: TicketStatus::Valid,
             admission: None,
@@ -301,7 +313,7 @@ impl Show {
         reservation.tickets.extend(reservation.seats.iter().zip(tickets).map(ticket));
         let all = &self.reservations;
         for (at, ticket) in (0..).zip(&all[slot].tickets) {
-            self.tickets.insert(hash(Some(ticket.id)), (slot, at), |place| hash(ticket_at(all, place)));
+            self.tickets.insert(hash(Some(ticket.own)), (slot, at), |place| hash(ticket_at(all, place)));
         }
     }
 
@@ -352,20 +364,21 @@ impl Show {
         reason: &str,
         at: Timestamp,
     ) -> Result<(), String> {
-        let (reason, status) = (reason.into(), RefundStatus::Pending);
-        self.refunds.insert(Refund { id, payment, amount, reason, status, at });
-        self.add_refunded(payment, amount)
+        let payment = self.payments.slot(&payment).ok_or_else(|| format!("there is no payment {payment}"))?;
+        let (reason, status, at) = (reason.into(), RefundStatus::Pending, at.into());
+        self.refunds.insert(Refund { own: id.own(), payment, amount, reason, status, at });
+        self.add_refunded(payment, amount);
+        Ok(())
     }
 
-    fn add_refunded(&mut self, payment: PaymentId, amount: i64) -> Result<(), String> {
-        let payment = self.payment(payment)?;
+    fn add_refunded(&mut self, payment: Slot, amount: i64) {
+        let payment = &mut self.payments[payment];
         payment.refunded = payment.refunded.saturating_add(amount);
         payment.status = match payment.refunded {
             0 => PaymentStatus::Completed,
             all if all == payment.amount => PaymentStatus::Refunded,
             _ => PaymentStatus::PartiallyRefunded,
         };
-        Ok(())
     }
 
     /// The seats of a reservation are held by it.
@@ -434,18 +447,18 @@ impl Reservation {
             return None;
         };
         Some(Self {
-            id: *reservation,
+            own: reservation.own(),
             reference: reference.as_str().into(),
             customer: *customer,
             contact: contact.as_deref().map(Into::into),
             seats: lines,
             given_up: ThinVec::new(),
             status: ReservationStatus::Reserved,
-            created_at: group.at,
-            expires_at: *expires_at,
-            held_since: held_since.unwrap_or(group.at),
-            origin: *origin,
-            payments: ThinVec::new(),
+            created_at: group.at.into(),
+            expires_at: (*expires_at).into(),
+            held_since: held_since.unwrap_or(group.at).into(),
+            origin: origin.map(|origin| origin.0.to_ne_bytes()),
+            payments: None,
             tickets: ThinVec::new(),
             waivers: waivers(waived, group),
         })

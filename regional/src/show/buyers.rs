@@ -7,7 +7,7 @@ use common::UserId;
 
 use super::event::Origin;
 use super::index::{Index, hash};
-use super::slab::{Slab, Slot};
+use super::slab::{Slab, Slot, WithId, push};
 use super::state::Reservation;
 
 #[derive(Clone, Debug, Default)]
@@ -44,21 +44,18 @@ impl Buyers {
             let same = |other| of(other).eq_ignore_ascii_case(contact);
             self.contacts.replace(hash(Folded(contact)), slot, same, |other| hash(Folded(of(other))))
         });
-        let origin = new.origin.and_then(|origin| {
-            let same = |other: Slot| all[other].origin == Some(origin);
-            self.origins.replace(hash(new.origin), slot, same, |other| hash(all[other].origin))
+        let origin = new.origin().and_then(|origin| {
+            let same = |other: Slot| all[other].origin() == Some(origin);
+            self.origins.replace(hash(new.origin()), slot, same, |other| hash(all[other].origin()))
         });
-        if self.before.len() == self.before.capacity() {
-            self.before.reserve_exact(4 + self.before.len() / 8);
-        }
-        self.before.push([customer, contact, origin]);
+        push(&mut self.before, [customer, contact, origin]);
     }
 
     pub fn of_customer<'a>(
         &'a self,
         all: &'a Slab<Reservation>,
         customer: UserId,
-    ) -> impl Iterator<Item = &'a Reservation> {
+    ) -> impl Iterator<Item = WithId<'a, Reservation>> {
         let same = |slot: Slot| all[slot].customer == Some(customer);
         self.back_from(all, self.customers.find(hash(Some(customer)), same), 0)
     }
@@ -67,7 +64,7 @@ impl Buyers {
         &'a self,
         all: &'a Slab<Reservation>,
         contact: &str,
-    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+    ) -> impl Iterator<Item = WithId<'a, Reservation>> + use<'a> {
         let same = |slot: Slot| all[slot].contact.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(contact));
         self.back_from(all, self.contacts.find(hash(Folded(contact)), same), 1)
     }
@@ -76,8 +73,8 @@ impl Buyers {
         &'a self,
         all: &'a Slab<Reservation>,
         origin: Origin,
-    ) -> impl Iterator<Item = &'a Reservation> {
-        let same = |slot: Slot| all[slot].origin == Some(origin);
+    ) -> impl Iterator<Item = WithId<'a, Reservation>> {
+        let same = |slot: Slot| all[slot].origin() == Some(origin);
         self.back_from(all, self.origins.find(hash(Some(origin)), same), 2)
     }
 
@@ -86,7 +83,7 @@ impl Buyers {
         all: &'a Slab<Reservation>,
         last: Option<Slot>,
         way: usize,
-    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
-        std::iter::successors(last, move |slot| self.before[slot.at()][way]).map(move |slot| &all[slot])
+    ) -> impl Iterator<Item = WithId<'a, Reservation>> + use<'a> {
+        std::iter::successors(last, move |slot| self.before[slot.at()][way]).map(move |slot| all.at(slot))
     }
 }

@@ -4,7 +4,7 @@ use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::Timestamp;
 
 use super::event::{Created, Event, Key, Origin};
-use super::state::Method;
+use super::payment::Method;
 use crate::halls::layout::SeatType;
 
 pub type KeyUse = Key;

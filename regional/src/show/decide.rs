@@ -12,11 +12,11 @@ use super::command::{
 };
 use super::event::{Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
 use super::manage;
+use super::moment::Moment;
 use super::money::{paid_by, quote};
-use super::state::{
-    Line, Method, Payment, PaymentStatus, RefundStatus, Reservation, ReservationStatus, SeatState, Show,
-    ShowStatus, TicketStatus,
-};
+use super::payment::{Method, Payment, PaymentStatus, RefundStatus};
+use super::slab::WithId;
+use super::state::{Line, Reservation, ReservationStatus, SeatState, Show, ShowStatus, TicketStatus};
 use crate::halls::layout::SeatType;
 
 use Decision::{Already, Do, Refuse};
@@ -32,7 +32,7 @@ pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
         && used.until() > now
     {
         return if used.key.body == key.body {
-            Decision::Repeat { seq: used.seq, index: used.index }
+            Decision::Repeat { seq: used.seq.into(), index: used.index }
         } else {
             Refuse(Refusal::KeyReused)
         };
@@ -66,8 +66,8 @@ pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
 pub fn due(show: &Show, now: Timestamp) -> Vec<Event> {
     show.deadlines
         .iter()
-        .take_while(|(deadline, _)| *deadline <= now)
-        .map(|(_, slot)| Event::Lapsed { reservation: show.reservations[*slot].id })
+        .take_while(|(deadline, _)| deadline.time() <= now)
+        .map(|(_, slot)| Event::Lapsed { reservation: show.reservations.at(*slot).id })
         .collect()
 }
 
@@ -142,8 +142,8 @@ fn had(show: &Show, customer: Option<UserId>, contact: Option<&str>, now: Timest
     let mut had = Had { seats: 0, held_since: None };
     for reservation in show.of_buyer(customer, contact) {
         had.seats += reservation.seats.len();
-        if reservation.tickets.is_empty() && now < held_until(show, reservation) + hold(show) {
-            let since = reservation.held_since;
+        if !reservation.has_tickets() && now < held_until(show, &reservation) + hold(show) {
+            let since = reservation.held_since.time();
             had.held_since = Some(had.held_since.map_or(since, |earlier| earlier.min(since)));
         }
     }
@@ -152,8 +152,8 @@ fn had(show: &Show, customer: Option<UserId>, contact: Option<&str>, now: Timest
 
 /// The latest that a reservation without tickets can have held its seats.
 fn held_until(show: &Show, reservation: &Reservation) -> Timestamp {
-    let settled = reservation.payments.iter().filter_map(|id| show.payments.get(id)?.settled_at);
-    settled.fold(reservation.expires_at, Timestamp::max)
+    let settled = show.payments_of(reservation).filter_map(|payment| payment.settled_at);
+    settled.fold(reservation.expires_at, Moment::max).time()
 }
 
 /// Whoever holds seats again and again without paying may begin again for so many holds' time.
@@ -185,7 +185,7 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     let reservation = unpaid(show, command.reservation, now)?;
     on_sale(show, now)?;
     let seats = price_seats(show, &command.seats, Some(reservation.id))?;
-    if same_seats(show, &seats, reservation) {
+    if same_seats(show, &seats, &reservation) {
         return Ok(Vec::new());
     }
     no_companion_alone(show, &indices(&seats))?;
@@ -195,7 +195,7 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
     let limited = |check: &dyn Fn() -> Result<(), Refusal>| if more == 0 { Ok(()) } else { check() };
     let checks: Checks<'_> = &[
         (Rule::SeatLimit, &|| limited(&|| within_limit(show, show.seats_of(customer, contact) + more))),
-        (Rule::AddressLimit, &|| limited(&|| within_address_limit(show, reservation.origin, more))),
+        (Rule::AddressLimit, &|| limited(&|| within_address_limit(show, reservation.origin(), more))),
         (Rule::SingleSeatGap, &|| no_single_gaps(show, &seats, Some(reservation.id))),
     ];
     let waived = held_to(checks, command.by_staff)?;
@@ -357,7 +357,7 @@ fn price_seats(
 }
 
 /// The reservation, if its seats are still only held.
-fn reserved(show: &Show, id: ReservationId) -> Result<&Reservation, Refusal> {
+fn reserved(show: &Show, id: ReservationId) -> Result<WithId<'_, Reservation>, Refusal> {
     let reservation = show.reservations.get(&id).ok_or(Refusal::UnknownReservation)?;
     match reservation.status {
         ReservationStatus::Reserved => Ok(reservation),
@@ -369,19 +369,22 @@ fn reserved(show: &Show, id: ReservationId) -> Result<&Reservation, Refusal> {
 }
 
 fn no_payment_under_way(show: &Show, reservation: &Reservation) -> Result<(), Refusal> {
-    let open = reservation.payments.iter().find(|id| show.payments.get(id).is_some_and(|p| p.is_open()));
-    open.map_or(Ok(()), |id| Err(Refusal::PaymentUnderWay(*id)))
+    let open = show.payments_of(reservation).find(|payment| payment.is_open());
+    open.map_or(Ok(()), |payment| Err(Refusal::PaymentUnderWay(payment.id)))
 }
 
 /// The reservation, if its seats are only held, its time is not over and no payment is under way. The host
 /// ends what is due before it decides; but what a batch itself makes due must not slip through.
-fn unpaid(show: &Show, id: ReservationId, now: Timestamp) -> Result<&Reservation, Refusal> {
+fn unpaid(show: &Show, id: ReservationId, now: Timestamp) -> Result<WithId<'_, Reservation>, Refusal> {
     let reservation = reserved(show, id)?;
-    no_payment_under_way(show, reservation)?;
-    if now >= reservation.expires_at { Err(Refusal::ReservationExpired) } else { Ok(reservation) }
+    no_payment_under_way(show, &reservation)?;
+    if now >= reservation.expires_at.time() { Err(Refusal::ReservationExpired) } else { Ok(reservation) }
 }
 
 fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided {
+    if show.payments.contains_key(&command.id) {
+        return Err(Refusal::WrongState("there is such a payment already"));
+    }
     let reservation = unpaid(show, command.reservation, now)?;
     let amount = reservation.total_minor();
     let started = Event::PaymentStarted {
@@ -400,7 +403,7 @@ fn start_payment(show: &Show, command: &StartPayment, now: Timestamp) -> Decided
 }
 
 /// Whether a lapsed reservation can be had again: for the same money, all its seats free, the show to come.
-fn can_retake(show: &Show, reservation: &Reservation, payment: &Payment, now: Timestamp) -> bool {
+fn can_retake(show: &Show, reservation: &Reservation, payment: WithId<'_, Payment>, now: Timestamp) -> bool {
     reservation.status == ReservationStatus::Expired
         && reservation.total_minor() == payment.amount
         && no_other_payment(show, reservation, payment.id)
@@ -411,10 +414,8 @@ fn can_retake(show: &Show, reservation: &Reservation, payment: &Payment, now: Ti
 
 /// Whether nothing else pays, or may yet pay, for the same reservation. What came for nothing pays for nothing.
 fn no_other_payment(show: &Show, reservation: &Reservation, id: PaymentId) -> bool {
-    let others = reservation.payments.iter().filter(|other| **other != id);
-    others
-        .filter_map(|other| show.payments.get(other))
-        .all(|p| p.status == PaymentStatus::Failed || p.unclaimed)
+    let mut others = show.payments_of(reservation).filter(|other| other.id != id);
+    others.all(|p| p.status == PaymentStatus::Failed || p.unclaimed)
 }
 
 fn new_tickets(show: &Show, seats: &[Line], chance: u32, now: Timestamp) -> Vec<TicketId> {
@@ -431,18 +432,18 @@ fn settle_payment(
     now: Timestamp,
 ) -> Decided {
     let payment = show.payments.get(&id).ok_or(Refusal::UnknownPayment)?;
-    let reservation = show.reservations.get(&payment.reservation).ok_or(Refusal::UnknownReservation)?;
+    let reservation = show.reservation_of(&payment);
     match (outcome, payment.status) {
         (Outcome::Completed, PaymentStatus::Pending | PaymentStatus::Failed)
             if reservation.status == ReservationStatus::Reserved
                 && reservation.total_minor() == payment.amount
-                && no_other_payment(show, reservation, id) =>
+                && no_other_payment(show, &reservation, id) =>
         {
             let tickets = new_tickets(show, &reservation.seats, chance, now);
             Ok(vec![Event::PaymentCompleted { payment: id, tickets }])
         }
         // It came late, but the same seats are all free: the customer gets what was paid for.
-        (Outcome::Completed, PaymentStatus::Failed) if can_retake(show, reservation, payment, now) => {
+        (Outcome::Completed, PaymentStatus::Failed) if can_retake(show, &reservation, payment, now) => {
             let tickets = new_tickets(show, &reservation.given_up, chance, now);
             let retaken = Event::Retaken { reservation: reservation.id };
             Ok(vec![retaken, Event::PaymentCompleted { payment: id, tickets }])
@@ -469,16 +470,16 @@ fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {
         ReservationStatus::Expired => return Err(Refusal::ReservationExpired),
         ReservationStatus::Refunded => return Err(Refusal::WrongState("the reservation is refunded")),
     }
-    no_payment_under_way(show, reservation)?;
-    let lines = chosen(show, reservation, command.seats.as_deref())?;
+    no_payment_under_way(show, &reservation)?;
+    let lines = chosen(show, &reservation, command.seats.as_deref())?;
     let admitted =
-        |seat: u32| reservation.tickets.iter().any(|t| t.seat == seat && t.status == TicketStatus::Admitted);
+        |seat: u32| reservation.tickets().any(|t| t.seat == seat && t.status == TicketStatus::Admitted);
     if !command.by_staff && lines.iter().any(|line| admitted(line.seat)) {
         return Err(Refusal::WrongState("a ticket of it was used"));
     }
-    let refund = match paid_by(show, reservation) {
+    let refund = match paid_by(show, &reservation) {
         Some(payment) if reservation.status == ReservationStatus::Paid => {
-            let quote = quote(show, reservation, &lines, command.by_staff, now)?;
+            let quote = quote(show, &reservation, &lines, command.by_staff, now)?;
             (quote.refund > 0).then_some(GivenBack {
                 refund: command.refund,
                 payment: payment.id,
@@ -553,8 +554,8 @@ fn settle_refund(show: &Show, id: RefundId, failed: Option<&str>) -> Decided {
 
 fn check_in(show: &Show, command: &CheckIn, now: Timestamp) -> Decided {
     let (_, ticket) = show.ticket(command.ticket).ok_or(Refusal::UnknownTicket)?;
-    match show.nonces.get(command.nonce.as_str()) {
-        Some(used_for) if *used_for == command.ticket => return Ok(Vec::new()),
+    match show.admitted_by(&command.nonce) {
+        Some(used_for) if used_for == command.ticket => return Ok(Vec::new()),
         Some(_) => return Err(Refusal::NonceReused),
         None => {}
     }
@@ -562,7 +563,7 @@ fn check_in(show: &Show, command: &CheckIn, now: Timestamp) -> Decided {
         match ticket.status {
             TicketStatus::Valid => {}
             TicketStatus::Admitted => {
-                let (at, by) = ticket.admission.as_ref().map_or((now, None), |a| (a.at, a.by));
+                let (at, by) = show.admission(&ticket).map_or((now, None), |a| (a.at.time(), a.by));
                 return Err(Refusal::AlreadyAdmitted { at, by });
             }
             TicketStatus::Canceled => return Err(Refusal::TicketCanceled),

@@ -13,7 +13,7 @@ use common::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::state::Method;
+use super::payment::Method;
 use crate::halls::layout::SeatType;
 
 /// The format that this program writes. A reader refuses a higher one.

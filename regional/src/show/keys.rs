@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::event::Key;
 use super::index::{Index, hash};
+use super::moment::Moment;
 
 /// How long an idempotency key is remembered.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -20,20 +21,20 @@ fn until(at: Timestamp) -> Timestamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UsedKey {
     pub key: Key,
-    pub seq: u64,
+    /// Four billion entries would take a thousand a second for seven weeks.
+    pub seq: u32,
     pub index: u32,
-    /// In microseconds; hosts' clocks do not count finer.
-    at: i64,
+    at: Moment,
 }
 
 impl UsedKey {
-    pub fn new(key: Key, seq: u64, index: u32, at: Timestamp) -> Self {
-        Self { key, seq, index, at: at.as_microsecond() }
+    pub fn new(key: Key, seq: u32, index: u32, at: Timestamp) -> Self {
+        Self { key, seq, index, at: at.into() }
     }
 
     /// Until when it is remembered.
     pub fn until(&self) -> Timestamp {
-        Timestamp::from_microsecond(self.at).map_or(Timestamp::MAX, until)
+        until(self.at.time())
     }
 }
 
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     fn used(id: u8, secs: i64) -> UsedKey {
-        UsedKey::new(Key { id: [id; 16], body: [0; 16] }, secs.unsigned_abs(), 0, at(secs))
+        UsedKey::new(Key { id: [id; 16], body: [0; 16] }, u32::try_from(secs).unwrap(), 0, at(secs))
     }
 
     fn at(secs: i64) -> Timestamp {
@@ -118,6 +119,6 @@ mod tests {
         assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [Some(20), None, Some(30)]);
         keys.remember(used(2, day + 19));
         keys.forget(at(day + 30));
-        assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [None, Some(day.unsigned_abs() + 19), None]);
+        assert_eq!([1, 2, 3].map(|id| seq(&keys, id)), [None, Some(u32::try_from(day).unwrap() + 19), None]);
     }
 }

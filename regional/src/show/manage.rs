@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::command::{ChangeShow, Refusal};
 use super::event::{Cancellation, Event, GivenBack};
 use super::money::paid_by;
+use super::slab::WithId;
 use super::state::{Reservation, ReservationStatus, SeatStatus, Show, ShowStatus};
 
 type Decided = Result<Vec<Event>, Refusal>;
@@ -89,7 +90,7 @@ pub(super) fn cancel_rest(show: &Show, limit: usize, chance: u32, now: Timestamp
         .map(|(n, reservation)| {
             let chance = chance.wrapping_add(u32::try_from(n).unwrap_or(u32::MAX));
             let id = RefundId::new(show.plan.facts.show, now, chance);
-            let refund = paid_by(show, reservation)
+            let refund = paid_by(show, &reservation)
                 .filter(|payment| payment.remainder() > 0)
                 .map(|payment| GivenBack { refund: id, payment: payment.id, amount: payment.remainder() });
             let seats = reservation.seats.iter().map(|line| line.seat).collect();
@@ -100,11 +101,10 @@ pub(super) fn cancel_rest(show: &Show, limit: usize, chance: u32, now: Timestamp
 
 impl Show {
     /// Of a canceled show, the live reservations that can be canceled now.
-    pub fn left_to_cancel(&self) -> impl Iterator<Item = &Reservation> {
+    pub fn left_to_cancel(&self) -> impl Iterator<Item = WithId<'_, Reservation>> {
         self.reservations.values().filter(|reservation| {
             let live = matches!(reservation.status, ReservationStatus::Reserved | ReservationStatus::Paid);
-            let open = |id| self.payments.get(id).is_some_and(|payment| payment.is_open());
-            live && !reservation.payments.iter().any(open)
+            live && !self.payments_of(reservation).any(|payment| payment.is_open())
         })
     }
 }

@@ -15,7 +15,9 @@ mod event;
 mod index;
 mod keys;
 mod manage;
+mod moment;
 mod money;
+mod payment;
 mod plan;
 mod reading;
 mod slab;
@@ -33,10 +35,12 @@ pub use event::{
     Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, Origin, PlanRow, PlanSeat, PriceLine,
     RefundTier, Rule, SeatLine, decode, encode,
 };
+pub use moment::Moment;
 pub use money::{Quote, quote};
+pub use payment::{FirstResult, Method, Payment, PaymentStatus, Refund, RefundStatus};
 pub use plan::{Category, Place, Plan, Row, Spot};
-pub use slab::{Named, Slab, Slot};
+pub use slab::{Named, Owned, Slab, Slot, WithId};
 pub use state::{
-    Admission, FirstResult, Line, Method, Payment, PaymentStatus, Refund, RefundStatus, Reservation,
-    ReservationStatus, Seat, SeatState, SeatStatus, Show, ShowStatus, Ticket, TicketStatus, Waiver,
+    Admission, Line, Reservation, ReservationStatus, Seat, SeatState, SeatStatus, Show, ShowStatus, Ticket,
+    TicketStatus, Waiver,
 };

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 
 use super::command::Refusal;
-use super::state::{Line, Payment, PaymentStatus, Reservation, Show};
+use super::payment::{Payment, PaymentStatus};
+use super::slab::WithId;
+use super::state::{Line, Reservation, Show};
 
 /// An offer: what would go back now, and what the cinema keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +37,8 @@ pub fn quote(
 }
 
 /// The payment that paid for a reservation, if money of it is still here.
-pub fn paid_by<'a>(show: &'a Show, reservation: &Reservation) -> Option<&'a Payment> {
-    reservation
-        .payments
-        .iter()
-        .filter_map(|id| show.payments.get(id))
+pub fn paid_by<'a>(show: &'a Show, reservation: &Reservation) -> Option<WithId<'a, Payment>> {
+    show.payments_of(reservation)
         .filter(|payment| !payment.unclaimed)
         .find(|payment| matches!(payment.status, PaymentStatus::Completed | PaymentStatus::PartiallyRefunded))
 }

@@ -1,20 +1,85 @@
 //! What a show has many of, in the order in which it came, found by its id.
 //!
 //! Invariant: nothing is ever removed, so a slot stands for the same thing for ever, and can be kept in four
-//! bytes where the id itself takes 26.
+//! bytes where the id itself takes 26. Of ids only what is not the show's is kept; who looks something up gets
+//! the whole one beside it ([`WithId`]).
 
 use std::fmt;
-use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::ops;
+
+use common::{ShowBound, ShowId};
 
 use super::index::{Index, hash};
 
 /// What has an id of its own.
 pub trait Named {
-    type Id: Hash + Eq + fmt::Debug;
+    type Id: ShowBound;
 
-    fn id(&self) -> &Self::Id;
+    /// What of it is not the show's.
+    fn own(&self) -> [u8; 10];
+}
+
+/// A value as it stands in a show, with its whole id.
+pub struct WithId<'a, V: Named> {
+    pub id: V::Id,
+    value: &'a V,
+}
+
+impl<V: Named> Clone for WithId<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V: Named> Copy for WithId<'_, V> {}
+
+impl<V: Named> ops::Deref for WithId<'_, V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        self.value
+    }
+}
+
+impl<'a, V: Named> WithId<'a, V> {
+    pub fn within(show: ShowId, value: &'a V) -> Self {
+        Self { id: V::Id::within(show, value.own()), value }
+    }
+
+    /// It lives as long as the show is looked at.
+    pub fn value(self) -> &'a V {
+        self.value
+    }
+
+    /// For who keeps it beyond that look.
+    pub fn to_owned(self) -> Owned<V>
+    where
+        V: Clone,
+    {
+        Owned { id: self.id, value: self.value.clone() }
+    }
+}
+
+/// A copy of a value, with its whole id.
+#[derive(Clone)]
+pub struct Owned<V: Named> {
+    pub id: V::Id,
+    value: V,
+}
+
+impl<V: Named> ops::Deref for Owned<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+impl<V: Named> Owned<V> {
+    pub fn with_id(&self) -> WithId<'_, V> {
+        WithId { id: self.id, value: &self.value }
+    }
 }
 
 /// The place of a value in its slab. It counts from one, so that "none" takes no room.
@@ -42,14 +107,9 @@ impl Slot {
 
 #[derive(Clone)]
 pub struct Slab<V> {
+    show: ShowId,
     values: Vec<V>,
-    by_id: Index<Slot>,
-}
-
-impl<V> Default for Slab<V> {
-    fn default() -> Self {
-        Self { values: Vec::new(), by_id: Index::default() }
-    }
+    by_own: Index<Slot>,
 }
 
 /// The values are all there is to it.
@@ -60,6 +120,10 @@ impl<V: fmt::Debug> fmt::Debug for Slab<V> {
 }
 
 impl<V: Named> Slab<V> {
+    pub(super) fn of(show: ShowId) -> Self {
+        Self { show, values: Vec::new(), by_own: Index::default() }
+    }
+
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -69,20 +133,20 @@ impl<V: Named> Slab<V> {
     }
 
     /// In the order in which they came.
-    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> + Clone {
-        self.values.iter()
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = WithId<'_, V>> + Clone {
+        self.values.iter().map(|value| WithId::within(self.show, value))
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = &V::Id> {
-        self.values.iter().map(V::id)
+    pub fn keys(&self) -> impl Iterator<Item = V::Id> {
+        self.values().map(|value| value.id)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&V::Id, &V)> {
-        self.values.iter().map(|value| (value.id(), value))
+    pub fn get(&self, id: &V::Id) -> Option<WithId<'_, V>> {
+        self.slot(id).map(|slot| self.at(slot))
     }
 
-    pub fn get(&self, id: &V::Id) -> Option<&V> {
-        self.slot(id).map(|slot| &self[slot])
+    pub fn at(&self, slot: Slot) -> WithId<'_, V> {
+        WithId::within(self.show, &self[slot])
     }
 
     pub fn contains_key(&self, id: &V::Id) -> bool {
@@ -93,26 +157,32 @@ impl<V: Named> Slab<V> {
         self.slot(id).map(|slot| &mut self[slot])
     }
 
-    pub(super) fn slot(&self, id: &V::Id) -> Option<Slot> {
-        self.by_id.find(hash(id), |slot| self.values[slot.at()].id() == id)
+    pub fn slot(&self, id: &V::Id) -> Option<Slot> {
+        let own = Some(id.own()).filter(|_| id.show() == self.show)?;
+        self.by_own.find(hash(own), |slot| self[slot].own() == own)
     }
 
     /// Adds a value, or takes the place of the one that has its id.
     pub(super) fn insert(&mut self, value: V) -> Slot {
-        if let Some(slot) = self.slot(value.id()) {
+        let own = value.own();
+        if let Some(slot) = self.by_own.find(hash(own), |slot| self[slot].own() == own) {
             self[slot] = value;
             return slot;
         }
-        let (slot, hashed) = (Slot::new(self.values.len()), hash(value.id()));
-        if self.values.len() == self.values.capacity() {
-            // Doubling would leave half of it empty; there are tens of thousands of slabs in a process.
-            self.values.reserve_exact(4 + self.values.len() / 8);
-        }
-        self.values.push(value);
+        let slot = Slot::new(self.values.len());
+        push(&mut self.values, value);
         let values = &self.values;
-        self.by_id.insert(hashed, slot, |slot| hash(values[slot.at()].id()));
+        self.by_own.insert(hash(own), slot, |slot| hash(values[slot.at()].own()));
         slot
     }
+}
+
+/// Doubling would leave half of a list empty; there are tens of thousands of them in a process.
+pub(super) fn push<V>(list: &mut Vec<V>, value: V) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(4 + list.len() / 8);
+    }
+    list.push(value);
 }
 
 impl<V> ops::Index<Slot> for Slab<V> {
@@ -134,6 +204,6 @@ impl<V: Named> ops::Index<&V::Id> for Slab<V> {
     type Output = V;
 
     fn index(&self, id: &V::Id) -> &V {
-        self.get(id).expect("it is there")
+        &self[self.slot(id).expect("it is there")]
     }
 }

@@ -1,9 +1,9 @@
 //! What a show's journal folds to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
+use common::{ReservationId, ShowBound, ShowId, TicketId, UserId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
@@ -12,17 +12,10 @@ use super::buyers::Buyers;
 use super::event::{Key, Origin, Rule, SeatLine};
 use super::index::{Index, hash};
 use super::keys::Keys;
+use super::moment::Moment;
+use super::payment::{Payment, Refund};
 use super::plan::{Category, Plan};
-use super::slab::{Named, Slab, Slot};
-
-/// How a reservation is paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    Card,
-    Online,
-    Cash,
-}
+use super::slab::{Named, Slab, Slot, WithId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -109,10 +102,11 @@ pub enum ReservationStatus {
     Refunded,
 }
 
-/// Lists are thin, since most of them are empty, or of one or two.
+/// A show has hundreds, so it is as small as it can be: lists are thin, since most of them are empty, or of one
+/// or two; what is the same for the whole show is not in it.
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    pub id: ReservationId,
+    pub(super) own: [u8; 10],
     pub reference: Box<str>,
     pub customer: Option<UserId>,
     pub contact: Option<Box<str>>,
@@ -121,13 +115,15 @@ pub struct Reservation {
     /// What it last held, for showing it when it is over.
     pub given_up: ThinVec<Line>,
     pub status: ReservationStatus,
-    pub created_at: Timestamp,
-    pub expires_at: Timestamp,
+    pub created_at: Moment,
+    pub expires_at: Moment,
     /// Since when its buyer has held seats without paying; before `created_at` where holds follow each other.
-    pub held_since: Timestamp,
-    pub origin: Option<Origin>,
-    pub payments: ThinVec<PaymentId>,
-    pub tickets: ThinVec<Ticket>,
+    pub held_since: Moment,
+    /// As bytes, which need no room between them and the others.
+    pub(super) origin: Option<[u8; 8]>,
+    /// The first one; each tells the next. [`Show::payments_of`] tells all.
+    pub(super) payments: Option<Slot>,
+    pub(super) tickets: ThinVec<Ticket>,
     /// Rules that staff set aside for it.
     pub waivers: ThinVec<Waiver>,
 }
@@ -135,8 +131,8 @@ pub struct Reservation {
 impl Named for Reservation {
     type Id = ReservationId;
 
-    fn id(&self) -> &ReservationId {
-        &self.id
+    fn own(&self) -> [u8; 10] {
+        self.own
     }
 }
 
@@ -148,10 +144,25 @@ pub struct Waiver {
     pub at: Timestamp,
 }
 
+impl<'a> WithId<'a, Reservation> {
+    /// In the order of the seats.
+    pub fn tickets(self) -> impl Iterator<Item = WithId<'a, Ticket>> {
+        self.value().tickets.iter().map(move |ticket| WithId::within(self.id.show(), ticket))
+    }
+}
+
 impl Reservation {
     /// Whether it has seats, or may have them.
     pub fn is_live(&self) -> bool {
         matches!(self.status, ReservationStatus::Reserved | ReservationStatus::Paid)
+    }
+
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin.map(|bytes| Origin(u64::from_ne_bytes(bytes)))
+    }
+
+    pub fn has_tickets(&self) -> bool {
+        !self.tickets.is_empty()
     }
 
     /// The category that a seat of it was sold in.
@@ -178,106 +189,28 @@ pub enum TicketStatus {
 
 #[derive(Clone, Debug)]
 pub struct Ticket {
-    pub id: TicketId,
-    pub seat: u32,
+    pub(super) own: [u8; 10],
     pub status: TicketStatus,
-    pub admission: Option<Box<Admission>>,
+    pub seat: u32,
+    /// The first of them, where it was admitted more often; [`Show::admission`] tells of it.
+    pub(super) admission: Option<Slot>,
 }
 
+impl Named for Ticket {
+    type Id = TicketId;
+
+    fn own(&self) -> [u8; 10] {
+        self.own
+    }
+}
+
+/// That a ticket was let in, under the scanner's own number for it.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    pub at: Timestamp,
+    pub at: Moment,
     pub by: Option<UserId>,
-    pub nonce: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PaymentStatus {
-    Pending,
-    Completed,
-    Failed,
-    Refunded,
-    PartiallyRefunded,
-}
-
-/// How a payment was first answered; what a repeat under its key is answered again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FirstResult {
-    Pending,
-    Completed,
-    Failed { reason: Box<str>, declined: bool },
-}
-
-#[derive(Clone, Debug)]
-pub struct Payment {
-    pub id: PaymentId,
-    pub reservation: ReservationId,
-    pub method: Method,
-    pub token: Option<Box<str>>,
-    pub amount: i64,
-    pub status: PaymentStatus,
-    pub first: Option<FirstResult>,
-    /// Why no money moved, where none did.
-    pub failure: Option<Box<str>>,
-    /// Sum of refunds started and not failed.
-    pub refunded: i64,
-    /// It came for nothing: what it paid for is had by nobody, or by another payment.
-    pub unclaimed: bool,
-    pub started_at: Timestamp,
-    pub settled_at: Option<Timestamp>,
-}
-
-impl Named for Payment {
-    type Id = PaymentId;
-
-    fn id(&self) -> &PaymentId {
-        &self.id
-    }
-}
-
-impl Payment {
-    /// Whether the provider may still move money under it.
-    pub fn is_open(&self) -> bool {
-        self.status == PaymentStatus::Pending
-    }
-
-    pub fn remainder(&self) -> i64 {
-        self.amount.saturating_sub(self.refunded)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RefundStatus {
-    Pending,
-    Completed,
-    Failed,
-}
-
-#[derive(Clone, Debug)]
-pub struct Refund {
-    pub id: RefundId,
-    pub payment: PaymentId,
-    pub amount: i64,
-    pub reason: Box<str>,
-    pub status: RefundStatus,
-    pub at: Timestamp,
-}
-
-impl Named for Refund {
-    type Id = RefundId;
-
-    fn id(&self) -> &RefundId {
-        &self.id
-    }
-}
-
-impl Refund {
-    /// Whether the money is still on its way.
-    pub fn is_open(&self) -> bool {
-        self.status == RefundStatus::Pending
-    }
+    pub(super) ticket: [u8; 10],
+    pub(super) nonce: Box<str>,
 }
 
 /// A show as far as its journal goes.
@@ -303,30 +236,64 @@ pub struct Show {
     /// Each ticket's reservation, and its place there.
     pub(super) tickets: Index<(Slot, u32)>,
     pub(super) buyers: Buyers,
-    pub(super) nonces: HashMap<Box<str>, TicketId>,
+    /// Whoever was let in, found by nonce.
+    pub(super) admissions: Vec<Admission>,
+    pub(super) nonces: Index<Slot>,
     pub(super) keys: Keys,
     /// Unpaid reservations by deadline.
-    pub(super) deadlines: BTreeSet<(Timestamp, Slot)>,
+    pub(super) deadlines: BTreeSet<(Moment, Slot)>,
 }
 
 impl Show {
+    pub fn id(&self) -> ShowId {
+        self.plan.facts.show
+    }
+
     /// The reservation and ticket of a ticket id.
-    pub fn ticket(&self, id: TicketId) -> Option<(&Reservation, &Ticket)> {
+    pub fn ticket(&self, id: TicketId) -> Option<(WithId<'_, Reservation>, WithId<'_, Ticket>)> {
         let (slot, at) = self.ticket_place(id)?;
-        let reservation = &self.reservations[slot];
-        reservation.tickets.get(at as usize).map(|ticket| (reservation, ticket))
+        let reservation = self.reservations.at(slot);
+        let ticket = reservation.value().tickets.get(at as usize)?;
+        Some((reservation, WithId::within(self.id(), ticket)))
     }
 
     pub(super) fn ticket_place(&self, id: TicketId) -> Option<(Slot, u32)> {
-        self.tickets.find(hash(Some(id)), |place| ticket_at(&self.reservations, place) == Some(id))
+        let own = Some(id.own()).filter(|_| id.show() == self.id());
+        self.tickets.find(hash(own), |place| ticket_at(&self.reservations, place) == own)
+    }
+
+    pub fn admission(&self, ticket: &Ticket) -> Option<&Admission> {
+        ticket.admission.map(|slot| &self.admissions[slot.at()])
+    }
+
+    /// The ticket that was let in under this nonce.
+    pub(super) fn admitted_by(&self, nonce: &str) -> Option<TicketId> {
+        let slot = self.nonces.find(hash(nonce), |slot| *self.admissions[slot.at()].nonce == *nonce)?;
+        Some(TicketId::within(self.id(), self.admissions[slot.at()].ticket))
+    }
+
+    /// Oldest first.
+    pub fn payments_of(&self, reservation: &Reservation) -> impl Iterator<Item = WithId<'_, Payment>> {
+        let slots = std::iter::successors(reservation.payments, |slot| self.payments[*slot].next);
+        slots.map(|slot| self.payments.at(slot))
+    }
+
+    /// What a payment is for.
+    pub fn reservation_of(&self, payment: &Payment) -> WithId<'_, Reservation> {
+        self.reservations.at(payment.reservation)
+    }
+
+    /// What a refund gives back.
+    pub fn payment_of(&self, refund: &Refund) -> WithId<'_, Payment> {
+        self.payments.at(refund.payment)
     }
 
     /// One seat as it is now, and whose it is.
     pub fn seat_state(&self, seat: u32) -> SeatState {
         let state = self.seats[seat as usize];
         match (state.status(), state.taken_by()) {
-            (SeatStatus::Held, Some(by)) => SeatState::Held(self.reservations[by].id),
-            (SeatStatus::Sold, Some(to)) => SeatState::Sold(self.reservations[to].id),
+            (SeatStatus::Held, Some(by)) => SeatState::Held(self.reservations.at(by).id),
+            (SeatStatus::Sold, Some(to)) => SeatState::Sold(self.reservations.at(to).id),
             (SeatStatus::Blocked, _) => SeatState::Blocked,
             (SeatStatus::Free | SeatStatus::Held | SeatStatus::Sold, _) => SeatState::Free,
         }
@@ -356,7 +323,7 @@ impl Show {
         &'a self,
         customer: Option<UserId>,
         contact: Option<&str>,
-    ) -> impl Iterator<Item = &'a Reservation> + use<'a> {
+    ) -> impl Iterator<Item = WithId<'a, Reservation>> + use<'a> {
         let (buyers, all) = (&self.buyers, &self.reservations);
         let own = customer.map(|customer| buyers.of_customer(all, customer));
         let same = contact.map(|contact| buyers.of_contact(all, contact));
@@ -386,7 +353,7 @@ impl Show {
 
     /// When the host should next look for reservations whose time is over.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first().map(|(at, _)| at.time())
     }
 
     /// How many seats are free, held, sold, blocked.
@@ -400,10 +367,11 @@ impl Show {
 
     /// Where the first use of this key stands in the journal: (seq, index in the entry).
     pub fn key_use(&self, key: &Key) -> Option<(u64, u32)> {
-        self.keys.get(&key.id).map(|used| (used.seq, used.index))
+        self.keys.get(&key.id).map(|used| (used.seq.into(), used.index))
     }
 }
 
-pub(super) fn ticket_at(all: &Slab<Reservation>, (slot, at): (Slot, u32)) -> Option<TicketId> {
-    all[slot].tickets.get(at as usize).map(|ticket| ticket.id)
+/// What of a ticket's id is not the show's.
+pub(super) fn ticket_at(all: &Slab<Reservation>, (slot, at): (Slot, u32)) -> Option<[u8; 10]> {
+    all[slot].tickets.get(at as usize).map(|ticket| ticket.own)
 }

@@ -31,7 +31,7 @@ pub fn story() -> Vec<Draft> {
     let (first, payment) = stage.buy(customer, &["A1", "A2"]);
     let (second, _) = stage.buy(customer, &["B1"]);
     stage.cancel(second, None, false).unwrap();
-    let ticket = stage.reservation(first).tickets[0].id;
+    let ticket = stage.ticket(first);
     stage.tell(Command::Block { seats: vec!["B4".into()], reason: "broken".into() });
     stage.reserve(customer, &["A3"]).unwrap();
     stage.pass(700);

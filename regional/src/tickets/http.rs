@@ -104,9 +104,9 @@ fn view(app: &App, show: &Show, id: TicketId) -> Option<(TicketView, Option<User
         show_id: show.plan.facts.show,
         token: app.ticket_keys.token(id, &seat),
         seat,
-        category: category(show, reservation, ticket),
+        category: category(show, &reservation, &ticket),
         status: ticket.status,
-        admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
+        admitted_at: show.admission(&ticket).map(|admission| admission.at.time()),
         show: ShowBrief::of(show),
     };
     Some((view, reservation.customer))
@@ -228,8 +228,8 @@ fn admitted(show: &Show, id: TicketId) -> Option<Admitted> {
         ticket_id: id,
         reservation_id: reservation.id,
         seat: show.plan.place(ticket.seat).name.to_owned(),
-        category: category(show, reservation, ticket),
-        admitted_at: ticket.admission.as_ref().map(|admission| admission.at),
+        category: category(show, &reservation, &ticket),
+        admitted_at: show.admission(&ticket).map(|admission| admission.at.time()),
     })
 }
 

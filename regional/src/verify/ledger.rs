@@ -117,9 +117,10 @@ impl Ledger {
                 self.found.push((Rule::Fold, format!("seat {seat} folds to {state:?}, but {own:?} has it")));
             }
         }
-        for (id, reservation) in show.reservations.iter() {
+        for reservation in show.reservations.values() {
+            let id = reservation.id;
             let live = matches!(reservation.status, ReservationStatus::Reserved | ReservationStatus::Paid);
-            if self.bookings.get(id).is_none_or(|booking| booking.over == live) {
+            if self.bookings.get(&id).is_none_or(|booking| booking.over == live) {
                 let status = reservation.status;
                 self.found.push((Rule::Fold, format!("{id} folds to {status:?}, which it is not")));
             }

@@ -10,7 +10,7 @@ use tokio_postgres::Transaction;
 
 use super::breach::{Findings, Rule};
 use crate::reservations::view::Rest;
-use crate::show::Show;
+use crate::show::{Moment, Show};
 
 /// Compares the read models with `state`, the fold at `committed`. True where they have not come that far yet,
 /// and nothing was compared.
@@ -51,28 +51,30 @@ fn expected(state: &Show) -> [(&'static str, Table); 6] {
         let row = row(json!({
             "customer": r.customer.map(|customer| customer.0), "contact": r.contact,
             "reference": r.reference, "status": r.status,
-            "created_at": r.created_at, "expires_at": r.expires_at,
+            "created_at": r.created_at.time(), "expires_at": r.expires_at.time(),
             "rest": Rest::of(state, r).to_json(),
         }));
         (bytes(r.id.own()), row)
     });
     let payments = state.payments.values().map(|p| {
-        let customer = state.reservations.get(&p.reservation).and_then(|r| r.customer);
+        let reservation = state.reservation_of(&p);
         let row = row(json!({
-            "reservation": bytes(p.reservation.own()), "customer": customer.map(|customer| customer.0),
+            "reservation": bytes(reservation.id.own()), "customer": reservation.customer.map(|customer| customer.0),
             "method": p.method, "status": p.status, "amount": p.amount, "refunded": p.refunded,
-            "reason": p.failure, "created_at": p.started_at, "settled_at": p.settled_at,
+            "reason": p.failure(), "created_at": p.started_at.time(),
+            "settled_at": p.settled_at.map(Moment::time),
         }));
         (bytes(p.id.own()), row)
     });
     let refunds = state.refunds.values().map(|r| {
         let row = row(json!({
-            "payment": bytes(r.payment.own()), "status": r.status, "amount": r.amount, "created_at": r.at,
+            "payment": bytes(state.payment_of(&r).id.own()), "status": r.status, "amount": r.amount,
+            "created_at": r.at.time(),
         }));
         (bytes(r.id.own()), row)
     });
     let tickets = state.reservations.values().flat_map(|r| {
-        r.tickets.iter().map(|t| {
+        r.tickets().map(move |t| {
             let row = row(json!({
                 "reservation": bytes(r.id.own()), "seat": state.plan.place(t.seat).name, "status": t.status,
             }));

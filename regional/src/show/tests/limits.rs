@@ -81,7 +81,7 @@ fn one_address_has_as_many_seats_as_ten_customers() {
     assert_eq!(stage.reservation(staff).waivers[0].rule, Rule::AddressLimit);
     stage.change(moved, &[&names[23], &names[24]]).unwrap();
     // Who gives up makes room, also by a change.
-    let first = *stage.show.reservations.keys().next().unwrap();
+    let first = stage.show.reservations.keys().next().unwrap();
     assert_eq!(stage.change(first, &[&names[0], &names[25]]), Ok(()), "as many as before");
     stage.cancel(staff, None, true).unwrap();
     stage.cancel(first, Some(&[&names[25]]), false).unwrap();
@@ -132,7 +132,7 @@ fn who_never_pays_cannot_hold_for_ever() {
         let seat = if tries % 2 == 0 { "A3" } else { "A4" };
         match stage.reserve(ada, &[seat]) {
             Ok(id) => {
-                held_until = stage.reservation(id).expires_at;
+                held_until = stage.reservation(id).expires_at.time();
                 stage.pass(if tries % 3 == 0 { 400 } else { 600 });
                 if stage.reservation(id).status == ReservationStatus::Reserved {
                     stage.cancel(id, None, false).unwrap();

@@ -200,6 +200,11 @@ impl Stage {
     pub fn reservation(&self, id: ReservationId) -> &Reservation {
         &self.show.reservations[&id]
     }
+
+    /// The first of a reservation's tickets.
+    pub fn ticket(&self, id: ReservationId) -> common::TicketId {
+        self.show.reservations.get(&id).unwrap().tickets().next().unwrap().id
+    }
 }
 
 pub(super) fn refused(decision: Decision) -> Result<(), Refusal> {

@@ -90,7 +90,9 @@ fn tell(facts: &story::Facts, steps: &[Step]) -> Result<[u64; 3], String> {
     let mut second = crate::verify::second_reading(&stage.journal, &stage.show);
     // Money whose refund the provider refused is rightly told; the stories have such providers.
     let failed = || stage.show.refunds.values().filter(|refund| refund.status == RefundStatus::Failed);
-    second.retain(|(_, why)| !failed().any(|refund| why.starts_with(&refund.payment.to_string())));
+    second.retain(|(_, why)| {
+        !failed().any(|refund| why.starts_with(&stage.show.payment_of(&refund).id.to_string()))
+    });
     if !second.is_empty() {
         return Err(format!("the bookkeeping of `marquee verify` disagrees: {second:?}"));
     }

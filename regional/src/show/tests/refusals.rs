@@ -85,10 +85,10 @@ fn story() -> Vec<Refusal> {
     };
     let forged = TicketId::new(show, stage.now, 1);
     no(scan(&mut stage, forged, "1"));
-    let ticket = stage.reservation(id).tickets[0].id;
+    let ticket = stage.ticket(id);
     scan(&mut stage, ticket, "2").unwrap();
     no(scan(&mut stage, ticket, "3"));
-    let ticket_of = |stage: &Stage, id| stage.reservation(id).tickets[0].id;
+    let ticket_of = |stage: &Stage, id| stage.ticket(id);
     let (canceled, _) = stage.buy(UserId::new(), &["B2"]);
     stage.cancel(canceled, None, false).unwrap();
     let ticket = ticket_of(&stage, canceled);

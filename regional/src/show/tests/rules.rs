@@ -213,7 +213,7 @@ fn giving_back_a_second_payment_leaves_the_tickets_of_the_first() {
     stage.settle(paid, Outcome::Completed);
     // The first went through after all: it goes back, but the provider cannot do it yet.
     stage.settle(slow, Outcome::Completed);
-    let refund = *stage.show.refunds.keys().next().unwrap();
+    let refund = stage.show.refunds.keys().next().unwrap();
     stage.tell(Command::SettleRefund { refund, failed: Some("no".into()) });
     assert_eq!(stage.show.payments[&slow].remainder(), 1000);
     let again = stage.refund_id();
@@ -267,7 +267,7 @@ fn late_money_for_seats_that_were_changed_to_and_fro_is_settled() {
 fn a_ticket_admits_once() {
     let mut stage = Stage::new();
     let (id, _) = stage.buy(UserId::new(), &["A3", "A4"]);
-    let tickets: Vec<_> = stage.reservation(id).tickets.iter().map(|t| t.id).collect();
+    let tickets: Vec<_> = stage.show.reservations.get(&id).unwrap().tickets().map(|t| t.id).collect();
     let mut scan = |ticket, nonce: &str, force| {
         let nonce = nonce.to_owned();
         stage.tell(Command::CheckIn(CheckIn { ticket, nonce, at: None, force }))
@@ -285,7 +285,7 @@ fn a_ticket_admits_once() {
 fn a_canceled_ticket_does_not_admit() {
     let mut stage = Stage::new();
     let (id, _) = stage.buy(UserId::new(), &["A3"]);
-    let ticket = stage.reservation(id).tickets[0].id;
+    let ticket = stage.ticket(id);
     stage.cancel(id, None, false).unwrap();
     let scan = CheckIn { ticket, nonce: "1".into(), at: None, force: false };
     assert_eq!(stage.tell(Command::CheckIn(scan)), Decision::Refuse(Refusal::TicketCanceled));

@@ -35,7 +35,7 @@ fn limits_in_format_1_still_fold() {
     let show = show.unwrap();
     let [lapsed, again, staff] = &show.reservations.values().collect::<Vec<_>>()[..] else { panic!("three") };
     assert_eq!(again.held_since, lapsed.created_at, "one hold after another");
-    assert_eq!((lapsed.origin, again.origin, staff.origin), (Some(Origin(7)), Some(Origin(7)), None));
+    assert_eq!((lapsed.origin(), again.origin(), staff.origin()), (Some(Origin(7)), Some(Origin(7)), None));
     assert_eq!(show.seats_from(Origin(7)), 1);
     let rules: Vec<Rule> = staff.waivers.iter().map(|waiver| waiver.rule).collect();
     assert_eq!(rules, [Rule::SeatLimit, Rule::SeatLimit]);
@@ -91,11 +91,11 @@ fn write_sample() {
     let mut stage = Stage::new();
     let people: Vec<UserId> = (0..5).map(|_| UserId::new()).collect();
     let (bought, _) = stage.buy(people[0], &["A3", "A4"]);
-    let ticket = stage.reservation(bought).tickets[0].id;
+    let ticket = stage.ticket(bought);
     stage.tell(Command::CheckIn(CheckIn { ticket, nonce: "n".into(), at: None, force: false }));
     let (canceled, _) = stage.buy(people[1], &["B1"]);
     stage.cancel(canceled, None, false).unwrap();
-    let back = *stage.show.refunds.keys().next().unwrap();
+    let back = stage.show.refunds.keys().next().unwrap();
     stage.tell(Command::SettleRefund { refund: back, failed: None });
     let (_, payment) = stage.buy(people[2], &["B2"]);
     let id = stage.refund_id();

@@ -40,7 +40,7 @@ pub fn of_show(show: &Show) -> Picture {
         };
         (name(seat), (state.status(), owner))
     });
-    let seen = |r: &Reservation| Seen {
+    let seen = |r: WithId<'_, Reservation>| Seen {
         status: r.status,
         seats: r
             .seats
@@ -48,15 +48,19 @@ pub fn of_show(show: &Show) -> Picture {
             .map(|l| (name(l.seat), show.category(l.category).to_owned(), l.amount))
             .collect(),
         total: r.total_minor(),
-        expires_at: r.expires_at,
+        expires_at: r.expires_at.time(),
         waived: r.waivers.iter().map(|w| w.rule).collect(),
-        tickets: r.tickets.iter().map(|t| (name(t.seat), t.status)).collect(),
+        tickets: r.tickets().map(|t| (name(t.seat), t.status)).collect(),
     };
     Picture {
         seats: seats.collect(),
-        reservations: show.reservations.iter().map(|(id, r)| (*id, seen(r))).collect(),
-        payments: show.payments.iter().map(|(id, p)| (*id, (p.status, p.amount, p.refunded))).collect(),
-        refunds: show.refunds.iter().map(|(id, r)| (*id, (r.payment, r.amount, r.status))).collect(),
+        reservations: show.reservations.values().map(|r| (r.id, seen(r))).collect(),
+        payments: show.payments.values().map(|p| (p.id, (p.status, p.amount, p.refunded))).collect(),
+        refunds: show
+            .refunds
+            .values()
+            .map(|r| (r.id, (show.payment_of(&r).id, r.amount, r.status)))
+            .collect(),
         next_deadline: show.next_deadline(),
         canceled: show.status == ShowStatus::Canceled,
         starts_at: show.starts_at,
@@ -87,8 +91,6 @@ pub fn of_model(slow: &Slow) -> Picture {
 
 /// Everything that a show knows, also what cannot be seen from outside, in a fixed order.
 pub fn whole(show: &Show) -> String {
-    let mut hashed: Vec<String> = show.nonces.iter().map(|used| format!("{used:?}")).collect();
-    hashed.sort();
     format!(
         "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
         (show.status, show.starts_at, show.on_sale_at, show.seq, show.last_at),
@@ -98,6 +100,6 @@ pub fn whole(show: &Show) -> String {
         show.refunds,
         show.blocks,
         (&show.deadlines, &show.keys),
-        hashed
+        &show.admissions
     )
 }

@@ -133,11 +133,11 @@ impl Step {
         let chance = stage.chance();
         let (mut by, mut key) = (Some(person(9)), None);
         let reservation = |which: u16, stage: &Stage| {
-            let there: Vec<ReservationId> = stage.show.reservations.keys().copied().collect();
+            let there: Vec<ReservationId> = stage.show.reservations.keys().collect();
             pick(which, &there).unwrap_or_else(|| ReservationId::new(show, now, chance))
         };
         let payment = |which: u16, stage: &Stage| {
-            let there: Vec<PaymentId> = stage.show.payments.keys().copied().collect();
+            let there: Vec<PaymentId> = stage.show.payments.keys().collect();
             pick(which, &there).unwrap_or_else(|| PaymentId::new(show, now, chance))
         };
         let refund = RefundId::new(show, now, chance.wrapping_add(500));
@@ -204,13 +204,13 @@ impl Step {
                 reason: "x".into(),
             }),
             Self::SettleRefund { which, failed } => {
-                let there: Vec<RefundId> = stage.show.refunds.keys().copied().collect();
+                let there: Vec<RefundId> = stage.show.refunds.keys().collect();
                 let refund = pick(*which, &there).unwrap_or(refund);
                 Command::SettleRefund { refund, failed: failed.then(|| "no".to_owned()) }
             }
             Self::CheckIn { which, nonce, force } => {
                 let there: Vec<_> =
-                    stage.show.reservations.values().flat_map(|r| r.tickets.iter().map(|t| t.id)).collect();
+                    stage.show.reservations.values().flat_map(|r| r.tickets().map(|t| t.id)).collect();
                 let unknown = common::TicketId::new(show, now, chance);
                 let ticket = pick(*which, &there).unwrap_or(unknown);
                 Command::CheckIn(CheckIn { ticket, nonce: nonce.to_string(), at: None, force: *force })
