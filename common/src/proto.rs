@@ -9,3 +9,8 @@ pub mod registry {
 pub mod feed {
     tonic::include_proto!("marquee.feed.v1");
 }
+
+#[allow(clippy::all, reason = "generated; what it trips over differs by version")]
+pub mod audit {
+    tonic::include_proto!("marquee.audit.v1");
+}

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use common::http::{Edge, serve, with_edge};
 use common::ops::Health;
+use common::proto::audit::audit_log_server::AuditLogServer;
 use common::proto::feed::feed_server::FeedServer;
 use common::seal::SealingKey;
 use tokio::net::TcpListener;
@@ -79,6 +80,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .tcp_nodelay(true)
         .add_service(FeedServer::new(feed))
+        .add_service(AuditLogServer::new(audit::regions::Server { pool: app.pool.clone() }))
         .serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), inner.clone().cancelled_owned());
     let mut grpc = tokio::spawn(grpc);
 

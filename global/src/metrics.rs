@@ -18,6 +18,8 @@ pub struct Metrics {
     pub mails: IntCounterVec,
     pub mail_waiting: IntGauge,
     pub mail_oldest_secs: Gauge,
+    /// Lines that regions brought. `result`: new, known (told again), refused.
+    pub audit_lines: IntCounterVec,
     pub feed_position: IntGauge,
     pub feed_followers: IntGauge,
     /// `state`: idle, used, waiting.
@@ -56,6 +58,12 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         mail_oldest_secs: register_gauge!(
             "marquee_mail_oldest_seconds",
             "For how long the oldest mail of the outbox has waited."
+        )
+        .expect(unique),
+        audit_lines: register_int_counter_vec!(
+            "marquee_audit_lines_total",
+            "Lines that regions brought to the audit log, by result.",
+            &["result"]
         )
         .expect(unique),
         feed_position: register_int_gauge!(

@@ -4,6 +4,8 @@
 
 mod support;
 
+use common::proto::audit::audit_log_client::AuditLogClient;
+use common::proto::audit::{Line, TellRequest};
 use reqwest::Method;
 use serde_json::json;
 use support::{Service, config, start};
@@ -86,6 +88,90 @@ async fn the_audit_log_tells_all_and_cannot_be_changed() {
         let error = db.batch_execute(sql).await.unwrap_err();
         assert!(error.as_db_error().unwrap().message().contains("append-only"), "{sql}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_regions_bring_is_there_once_and_stands_where_its_time_puts_it() {
+    let (_postgres, s) = start().await;
+    let root = s.token("root").await;
+    let actor = s.sign_up("ann").await;
+    let url = format!("http://{}", s.config.grpc_listen);
+    let mut log = AuditLogClient::connect(url).await.unwrap();
+    let line = |secs: u64, target: &str| {
+        let at = uuid::Timestamp::from_unix(uuid::NoContext, secs, 0);
+        Line {
+            id: common::AuditId(uuid::Uuid::new_v7(at)).to_string(),
+            at_micros: i64::try_from(secs).unwrap() * 1_000_000,
+            actor: actor.clone(),
+            action: "show.cancel".into(),
+            target: target.into(),
+            before: r#"{"status":"scheduled"}"#.into(),
+            after: r#"{"status":"canceled"}"#.into(),
+            address: "203.0.113.9".into(),
+            region: "eu".into(),
+        }
+    };
+    let (newer, older) = (line(1_700_000_100, "b"), line(1_700_000_000, "a"));
+    let odd = Line { after: "{".into(), ..line(1_700_000_050, "odd") };
+    let request = |lines: Vec<Line>| TellRequest { teller: "eu".into(), lines };
+    let lines = vec![newer.clone(), odd.clone()];
+    let reply = log.tell(request(lines.clone())).await.unwrap().into_inner();
+    assert_eq!(reply.refused, [odd.id.as_str()], "the others are taken");
+    // Told again, with one that comes late; then by another region that keeps the same show's journal.
+    log.tell(request(vec![newer.clone(), older.clone()])).await.unwrap();
+    let changed = Line { target: "forged".into(), ..newer.clone() };
+    log.tell(TellRequest { teller: "us".into(), lines: vec![changed, newer.clone()] }).await.unwrap();
+
+    let path = format!("/v1/audit?actor={actor}&action=show.cancel");
+    let listed = s.get(&path, &root).await.expect(200);
+    let items = listed.body["items"].as_array().unwrap();
+    assert_eq!(items.len(), 2, "{}", listed.body);
+    let whole = json!({"id": newer.id, "at": "2023-11-14T22:15:00Z", "actor": actor, "action": "show.cancel",
+        "target": "b", "before": {"status": "scheduled"}, "after": {"status": "canceled"},
+        "address": "203.0.113.9", "region": "eu"});
+    assert_eq!((&items[0], &items[1]["target"]), (&whole, &json!("a")));
+    let first = s.get(&format!("{path}&limit=1"), &root).await.expect(200);
+    let next = s.get(&format!("{path}&cursor={}", first.text("next_cursor")), &root).await.expect(200);
+    assert_eq!((&first.body["items"][0], &next.body["items"][0]), (&items[0], &items[1]));
+    let since = s.get(&format!("{path}&from=2023-11-14T22:14:00Z"), &root).await.expect(200);
+    assert_eq!(since.body["items"], json!([whole]));
+    let own = s.get("/v1/audit?action=user.signup", &root).await.expect(200);
+    assert_eq!(own.body["items"][0]["region"], json!(null), "what is done here is done in no region");
+
+    let many = log.tell(request(vec![older; 1_001])).await.unwrap_err();
+    assert_eq!(many.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_says_where_to_be_served_and_the_next_token_tells_it() {
+    let (_postgres, s) = start().await;
+    s.sign_up("ann").await;
+    let signed_in = s.sign_in("ann").await;
+    let ann = signed_in.text("access_token");
+    assert_eq!(s.get("/v1/me", &ann).await.body["region"], json!(null));
+    for wrong in [json!("mars"), json!(""), json!("EU"), json!(5)] {
+        let refused = s.patch("/v1/me", &ann, json!({"region": wrong})).await.problem(422, "invalid-request");
+        assert_eq!(refused.body["errors"][0]["field"], "region");
+    }
+    let both = s.patch("/v1/me", &ann, json!({"region": "mars", "name": ""})).await.expect(422);
+    assert_eq!(both.body["errors"].as_array().unwrap().len(), 2, "every wrong field at once");
+    let set = s.patch("/v1/me", &ann, json!({"region": "ap"})).await.expect(200);
+    assert_eq!((&set.body["region"], &set.body["version"]), (&json!("ap"), &json!(2)));
+    assert_eq!(s.patch("/v1/me", &ann, json!({"region": "ap"})).await.body["version"], 2, "nothing changed");
+    assert_eq!(s.patch("/v1/me", &ann, json!({"name": "Ann"})).await.body["region"], "ap");
+    let claims = |token: String| async {
+        let token = token;
+        s.get("/v1/auth/verify", &token).await.expect(200).body["region"].clone()
+    };
+    assert_eq!(claims(ann.clone()).await, json!(null), "a token says what it said");
+    let renewed = s.refresh(&signed_in.text("refresh_token")).await.expect(200);
+    assert_eq!(claims(renewed.text("access_token")).await, "ap");
+    let root = s.token("root").await;
+    let lines = s.get("/v1/audit?action=user.update", &root).await.expect(200);
+    assert_eq!(lines.body["items"][1]["after"], json!({"changed": ["region"]}));
+    let unset = s.patch("/v1/me", &ann, json!({"region": null})).await.expect(200);
+    assert_eq!(unset.body["region"], json!(null));
+    assert_eq!(claims(s.token("ann").await).await, json!(null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

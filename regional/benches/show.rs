@@ -56,7 +56,7 @@ fn facts(seats: u16) -> Created {
 }
 
 fn group(events: Vec<Event>) -> Group {
-    Group { at: start(), by: None, key: None, trace: None, events }
+    Group { at: start(), by: None, key: None, trace: None, from: None, events }
 }
 
 fn begun(facts: &Created) -> (Show, Vec<Group>) {
@@ -66,7 +66,7 @@ fn begun(facts: &Created) -> (Show, Vec<Group>) {
 }
 
 fn asked(command: Command) -> Asked {
-    Asked { command, by: None, key: None, trace: None }
+    Asked { command, by: None, key: None, trace: None, from: None }
 }
 
 fn reserve(show: &Show, chance: u32, wish: Wish) -> Asked {

@@ -14,6 +14,7 @@ use raft::client::{RegistryClient, RegistryView};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::audit;
 use crate::config::Config;
 use crate::host::{Host, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
@@ -44,6 +45,8 @@ pub struct Inner {
     pub hosts: Hosts,
     pub relay: Relay,
     pub projector: Nudge,
+    /// To be called once what is for the audit log has committed.
+    pub audit: audit::Nudge,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
     /// This process's life, as the registry numbered it.
@@ -181,6 +184,7 @@ impl App {
             hosts,
             relay,
             projector,
+            audit: audit::Nudge::default(),
             provider,
             ticket_keys,
             session,

@@ -1,8 +1,11 @@
 //! From a request to the show and back: the actor, the trace and the idempotency key go in, the headers that
 //! every answer about a show carries come out.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
+use common::authz::Authorized;
 use common::telemetry::Trace;
 use common::{Problem, ShowId, UserId};
 use http::request::Parts;
@@ -12,20 +15,33 @@ use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::host::{Answer, Host, HostError};
+use crate::reservations::origin::client_address;
 use crate::show::{Asked, Command, Group, KeyUse};
 
 pub const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
 pub const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The request's `traceparent`, for what follows from it later. An extractor that never fails.
-pub struct TraceParent(pub Option<String>);
+/// Whence a request comes, for what follows from it later: its `traceparent`, and the client's address by the
+/// gateway's word. An extractor that never fails.
+pub struct Whence {
+    pub trace: Option<String>,
+    pub address: Option<IpAddr>,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
+impl<S: Send + Sync> FromRequestParts<S> for Whence {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.get::<Trace>().map(Trace::header)))
+        let trace = parts.extensions.get::<Trace>().map(Trace::header);
+        Ok(Self { trace, address: client_address(&parts.headers) })
+    }
+}
+
+impl Whence {
+    /// As the audit log has it: empty where it is not known.
+    pub fn place(&self) -> String {
+        self.address.map(|address| address.to_string()).unwrap_or_default()
     }
 }
 
@@ -37,13 +53,22 @@ pub struct DryRun {
     pub dry_run: Option<bool>,
 }
 
-/// Who asks, under which key, in which trace.
+/// Who asks, in which trace; of staff, from where.
 pub struct Asker {
-    pub by: Option<UserId>,
-    pub trace: Option<String>,
+    by: Option<UserId>,
+    trace: Option<String>,
+    from: Option<String>,
 }
 
 impl Asker {
+    /// `staff`: it is the cinema's business that is done, not the caller's own, and the address is kept for the
+    /// audit log.
+    pub fn new(authorized: &Authorized, whence: Whence, staff: bool) -> Self {
+        let by = authorized.user();
+        let from = whence.address.filter(|_| staff).map(|address| address.to_string());
+        Self { by, trace: whence.trace, from }
+    }
+
     /// The command with its context. `key`: the header's text, `operation` and `body`: what it was used for.
     pub fn asks(
         &self,
@@ -53,7 +78,7 @@ impl Asker {
         body: &impl Serialize,
     ) -> Result<Asked, Problem> {
         let key = key.map(|key| self.key(key, operation, body)).transpose()?;
-        Ok(Asked { command, by: self.by, key, trace: self.trace.clone() })
+        Ok(Asked { command, by: self.by, key, trace: self.trace.clone(), from: self.from.clone() })
     }
 
     fn key(&self, key: &str, operation: &str, body: &impl Serialize) -> Result<KeyUse, Problem> {

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod archive;
 mod asking;
+pub mod audit;
 pub mod bench;
 pub mod cinemas;
 pub mod config;
@@ -187,6 +188,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     app.hosts.follow_registry(&stop);
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
+    tokio::spawn(audit::run(app.clone(), stop.clone()));
     tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));
     tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
 

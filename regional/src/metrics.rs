@@ -27,6 +27,7 @@ pub struct Metrics {
     pub relay: RelayMetrics,
     pub replication: ReplicationMetrics,
     pub replicas: ReplicaMetrics,
+    pub audit: AuditMetrics,
     /// Commands decided, by result.
     pub commands: Commands,
     /// Append statements, by result.
@@ -41,6 +42,15 @@ pub struct Metrics {
     pub projection_lag_seconds: Gauge,
     /// Whether entries lie in the partition that takes what no year does.
     pub journal_strays: IntGauge,
+}
+
+/// What waits to be told to `global`'s audit log.
+#[derive(Clone)]
+pub struct AuditMetrics {
+    pub waiting: IntGauge,
+    pub oldest_secs: Gauge,
+    /// Lines that `global` will never take; they stay in `audit_outbox`.
+    pub refused: IntGauge,
 }
 
 /// Counters without a look-up: every command counts in one.
@@ -171,6 +181,11 @@ impl Metrics {
             "How old the oldest commit was that the projector last folded in.",
         )?;
         registry.register(Box::new(projection_lag_seconds.clone()))?;
+        let audit_oldest_secs = Gauge::new(
+            "marquee_audit_oldest_seconds",
+            "For how long the oldest line for the audit log has waited.",
+        )?;
+        registry.register(Box::new(audit_oldest_secs.clone()))?;
         Ok(Self {
             reservations: counter("marquee_reservations_total", "Reservations asked for, by result.")?,
             payments: counter("marquee_payments_total", "Payments settled, by result.")?,
@@ -210,6 +225,11 @@ impl Metrics {
             },
             replication: ReplicationMetrics::new(registry)?,
             replicas: ReplicaMetrics::new(registry)?,
+            audit: AuditMetrics {
+                waiting: gauge("marquee_audit_waiting", "Lines that wait to be told to the audit log.")?,
+                oldest_secs: audit_oldest_secs,
+                refused: gauge("marquee_audit_refused", "Lines that the audit log will never take.")?,
+            },
             commands: Commands {
                 done: commands.with_label_values(&["done"]),
                 repeated: commands.with_label_values(&["repeated"]),

@@ -9,6 +9,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use common::authz::jwt::{Jwk, JwkSet, SigningKey};
 use common::authz::{Authority, Claims, Policy, RoleGrant, Rule};
+use common::proto::audit::audit_log_server::{AuditLog, AuditLogServer};
+use common::proto::audit::{Line, TellReply, TellRequest};
 use common::proto::feed::feed_server::{Feed, FeedServer};
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Movie, Update};
@@ -206,6 +208,18 @@ struct FeedState {
     asked: Mutex<Vec<i64>>,
     published: Notify,
     cut: Mutex<CancellationToken>,
+    audit: Mutex<AuditState>,
+}
+
+/// What the audit log was told, and how it answers.
+#[derive(Default)]
+pub struct AuditState {
+    pub told: Vec<Line>,
+    pub away: bool,
+    /// Takes the next message and never says so.
+    pub mute_once: bool,
+    /// Refuses lines with this action.
+    pub refuses: String,
 }
 
 impl FakeGlobal {
@@ -215,6 +229,7 @@ impl FakeGlobal {
         let (inner, stop) = (Arc::new(FeedState::default()), CancellationToken::new());
         let server = tonic::transport::Server::builder()
             .add_service(FeedServer::new(FeedService(inner.clone())))
+            .add_service(AuditLogServer::new(FeedService(inner.clone())))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         tokio::spawn(server);
         Self { url, inner, stop }
@@ -234,6 +249,10 @@ impl FakeGlobal {
         std::mem::take(&mut *self.inner.cut.lock().unwrap()).cancel();
     }
 
+    pub fn audit(&self) -> std::sync::MutexGuard<'_, AuditState> {
+        self.inner.audit.lock().unwrap()
+    }
+
     pub fn asked(&self) -> Vec<i64> {
         self.inner.asked.lock().unwrap().clone()
     }
@@ -241,8 +260,8 @@ impl FakeGlobal {
 
 impl Drop for FakeGlobal {
     fn drop(&mut self) {
-        // The last one standing; the service holds one of the state.
-        if Arc::strong_count(&self.inner) <= 2 {
+        // The last one standing; the services hold two of the state.
+        if Arc::strong_count(&self.inner) <= 3 {
             self.stop.cancel();
             self.cut();
         }
@@ -301,6 +320,29 @@ impl Feed for FeedService {
         let movies = self.0.movies.lock().unwrap();
         let found = movies.iter().find(|m| m.movie_id == id).cloned();
         found.map(tonic::Response::new).ok_or_else(|| tonic::Status::not_found("no such film"))
+    }
+}
+
+#[tonic::async_trait]
+impl AuditLog for FeedService {
+    async fn tell(
+        &self,
+        request: tonic::Request<TellRequest>,
+    ) -> Result<tonic::Response<TellReply>, tonic::Status> {
+        let request = request.into_inner();
+        assert_eq!(request.teller, "eu");
+        let mut state = self.0.audit.lock().unwrap();
+        if state.away {
+            return Err(tonic::Status::unavailable("away"));
+        }
+        let refuses = state.refuses.clone();
+        let (refused, told): (Vec<Line>, Vec<Line>) =
+            request.lines.into_iter().partition(|line| line.action == refuses);
+        state.told.extend(told);
+        if std::mem::take(&mut state.mute_once) {
+            return Err(tonic::Status::unavailable("the answer is lost"));
+        }
+        Ok(tonic::Response::new(TellReply { refused: refused.into_iter().map(|line| line.id).collect() }))
     }
 }
 

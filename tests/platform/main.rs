@@ -7,6 +7,7 @@
 //! `UPDATE_SNAPSHOTS=1` rewrites the snapshots. (`MARQUEE_…` is the configuration of services.)
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod audit;
 mod bad_input;
 mod bad_values;
 mod catalogue;
@@ -60,6 +61,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "roles" => roles::walk,
     "contention" => contention::walk,
     "tokens" => tokens::walk,
+    "audit" => audit::walk,
     "routes" => routes::walk,
     "contract" => contract::walk,
     "bad-input" => bad_input::walk,

@@ -105,6 +105,11 @@ impl Authorized {
         self.actor.as_ref().ok_or_else(no_token)
     }
 
+    /// The caller, where there is one.
+    pub fn user(&self) -> Option<UserId> {
+        self.actor.as_ref().map(Actor::user)
+    }
+
     /// Whether a role allowed it (staff), not ownership.
     pub fn by_role(&self) -> bool {
         self.by_role

@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use common::Problem;
 use common::authz::Authorized;
 use common::http::{Conditions, Json, all_fields, tagged};
 use common::problem::ProblemDetails;
+use common::{FieldError, Problem, RegionName};
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::{User, auth, rules, store};
@@ -46,6 +46,22 @@ pub struct ChangeMe {
     pub username: Option<String>,
     #[schema(min_length = 1, max_length = 100)]
     pub name: Option<String>,
+    /// The region to be served by, from the next access token on; `null`: the nearest.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, example = "eu")]
+    pub region: Option<Option<String>>,
+}
+
+/// Tells `null` from a field that is not there.
+fn present<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+/// What is wrong with a wish for this region.
+fn unknown(app: &App, name: &str) -> Option<FieldError> {
+    let known = app.config.regions.iter().any(|region| region.as_str() == name.trim());
+    let message = "there is no region of that name; see /v1/regions";
+    (!known).then(|| FieldError { field: "region".into(), message: message.into() })
 }
 
 /// Change the caller's own account. A new email address is not verified; a mail with a link goes to it, and
@@ -73,8 +89,10 @@ pub async fn update(
         email.as_deref().and_then(rules::email),
         username.as_deref().and_then(rules::username),
         name.as_deref().and_then(rules::name),
+        change.region.as_ref().and_then(Option::as_deref).and_then(|name| unknown(&app, name)),
     ];
     all_fields(faults.into_iter().flatten().collect())?;
+    let region: Option<Option<RegionName>> = change.region.map(|name| name?.trim().parse().ok());
 
     let mut db = app.db().await?;
     let tx = db.transaction().await?;
@@ -92,10 +110,14 @@ pub async fn update(
     let email = pick("email", email, before.email.clone());
     let username = pick("username", username, before.username.clone());
     let name = pick("name", name, Some(before.name.clone()));
+    let region = region.unwrap_or_else(|| before.region.clone());
+    if region != before.region {
+        changed.push("region");
+    }
     if changed.is_empty() {
         return Ok(tagged(StatusCode::OK, before.version, &before));
     }
-    store::update_profile(&tx, id, &email, &username, &name)
+    store::update_profile(&tx, id, &email, &username, &name, region.as_ref())
         .await
         .map_err(|fault| auth::taken(&fault).map_or(fault, Into::into))?;
     let entry = audit::Entry {

@@ -11,8 +11,8 @@ pub mod store;
 pub mod token;
 pub mod users;
 
-use common::UserId;
 use common::authz::RoleGrant;
+use common::{RegionName, UserId};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub struct User {
     pub username: Option<String>,
     pub name: String,
     pub email_verified: bool,
+    /// Where the user wants to be served; `null`: nearby.
+    pub region: Option<RegionName>,
     pub roles: Vec<RoleGrant>,
     pub disabled: bool,
     pub created_at: Timestamp,

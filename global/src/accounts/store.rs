@@ -33,6 +33,7 @@ impl Account {
                 username: row.get("username"),
                 name: row.get("name"),
                 email_verified: row.get("email_verified"),
+                region: row.get::<_, Option<&str>>("region").and_then(|name| name.parse().ok()),
                 roles: roles.collect(),
                 disabled: row.get("disabled"),
                 created_at: row.get("created_at"),
@@ -49,7 +50,7 @@ impl Account {
 macro_rules! select_account {
     ($rest:literal) => {
         concat!(
-            "SELECT u.id, u.email, u.username, u.name, u.email_verified, u.disabled, u.created_at, u.version,
+            "SELECT u.id, u.email, u.username, u.name, u.region, u.email_verified, u.disabled, u.created_at, u.version,
                     u.password_hash, u.token_version, u.deleted_at IS NOT NULL AS deleted,
                     ARRAY(SELECT role FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_names,
                     ARRAY(SELECT region FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_regions
@@ -133,10 +134,12 @@ pub async fn update_profile(
     email: &str,
     username: &str,
     name: &str,
+    region: Option<&RegionName>,
 ) -> Result<()> {
     let sql = "UPDATE users SET email_verified = email_verified AND email = $2, email = $2, username = $3,
-                                name = $4, version = version + 1 WHERE id = $1";
-    db::run(db, sql, &[&id.0, &email, &username, &name]).await?;
+                                name = $4, region = $5, version = version + 1 WHERE id = $1";
+    let region = region.map(RegionName::as_str);
+    db::run(db, sql, &[&id.0, &email, &username, &name, &region]).await?;
     Ok(())
 }
 
@@ -184,7 +187,8 @@ pub async fn set_roles(db: &impl GenericClient, id: UserId, roles: &[RoleGrant])
 /// Erases what is personal; the row stays for the books. Answers the new token version.
 pub async fn erase(db: &impl GenericClient, id: UserId) -> Result<i64> {
     db::run(db, "DELETE FROM user_roles WHERE user_id = $1", &[&id.0]).await?;
-    let sql = "UPDATE users SET email = NULL, username = NULL, name = '', password_hash = NULL,
+    let sql =
+        "UPDATE users SET email = NULL, username = NULL, name = '', password_hash = NULL, region = NULL,
                                 email_verified = false, deleted_at = now(),
                                 token_version = token_version + 1, version = version + 1
                WHERE id = $1 RETURNING token_version";

@@ -250,7 +250,8 @@ fn issue(app: &App, account: &Account, session: SessionId, refresh: RefreshToken
         username: account.user.username.clone().unwrap_or_default(),
         roles: account.user.roles.clone(),
         ver: account.token_version,
-        region: None,
+        // One that the platform no longer has is no wish.
+        region: account.user.region.clone().filter(|region| app.config.regions.contains(region)),
     };
     let access_token = app.keys.sign(ACCESS_TOKEN_TYPE, &claims).ok_or_else(|| {
         Problem::unavailable("starting", "the signing keys are not loaded yet; try again", 1)

@@ -125,7 +125,7 @@ impl World {
             id = *known;
         }
         self.keys.insert(crate::history::hex(&id), id);
-        Asked { command, by: Some(user), key: Some(Key { id, body }), trace: None }
+        Asked { command, by: Some(user), key: Some(Key { id, body }), trace: None, from: None }
     }
 
     /// Sends what is pending once more.

@@ -63,7 +63,11 @@ impl World {
         let lapsed = due(&states.decided, now);
         if !lapsed.is_empty() {
             self.counts.add("show: lapsed");
-            into(states, Group { at: now, by: None, key: None, trace: None, events: lapsed }, &mut groups);
+            into(
+                states,
+                Group { at: now, by: None, key: None, trace: None, from: None, events: lapsed },
+                &mut groups,
+            );
         }
         for (asked, asker) in messages {
             let answer = match decide(&states.decided, &asked, now) {
@@ -71,7 +75,8 @@ impl World {
                     for event in &events {
                         self.counts.happened(event);
                     }
-                    let group = Group { at: now, by: asked.by, key: asked.key, trace: None, events };
+                    let group =
+                        Group { at: now, by: asked.by, key: asked.key, trace: None, from: None, events };
                     into(states, group, &mut groups);
                     Answer::Group { index: groups.len() - 1, repeated: false }
                 }

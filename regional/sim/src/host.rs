@@ -327,7 +327,7 @@ impl World {
         let mut groups = Vec::new();
         let at = state.as_ref().map_or(wall(now, skew), |state| state.last_at.max(wall(now, skew)));
         let led = Happened::Led { epoch: ballot.epoch, session: ballot.session, attempt: ballot.attempt };
-        let group = |events| Rc::new(Group { at, by: None, key: None, trace: None, events });
+        let group = |events| Rc::new(Group { at, by: None, key: None, trace: None, from: None, events });
         groups.push(group(vec![led]));
         if state.is_none() {
             let facts = self.facts[usize::from(show)].clone();

@@ -162,7 +162,7 @@ impl World {
 
     fn tell(&mut self, who: Who, show: common::ShowId, command: Command, asker: Asker) {
         let Some(show) = self.names.show(show) else { return };
-        let asked = Rc::new(Asked { command, by: None, key: None, trace: None });
+        let asked = Rc::new(Asked { command, by: None, key: None, trace: None, from: None });
         self.ask(who, show, asked, asker);
     }
 

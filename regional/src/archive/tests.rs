@@ -63,7 +63,10 @@ impl Stage {
         let (home, owner) = (region("eu"), region("eu"));
         app.view.note(ShowRecord { id, home, owner, epoch: 1, replicas, prior: Vec::new() });
         let events = vec![Event::Created(Box::new(facts))];
-        app.hosts.create(id, Group { at: now, by: None, key: None, trace: None, events }).await.unwrap();
+        app.hosts
+            .create(id, Group { at: now, by: None, key: None, trace: None, from: None, events })
+            .await
+            .unwrap();
         let reservation = self.reserve(id, "A3").await.unwrap();
         let pay = StartPayment {
             id: PaymentId::new(id, now, rand::random()),
@@ -77,7 +80,7 @@ impl Stage {
     }
 
     async fn ask(&self, show: ShowId, command: Command) -> Result<Answer, HostError> {
-        let asked = Asked { command, by: None, key: None, trace: None };
+        let asked = Asked { command, by: None, key: None, trace: None, from: None };
         self.region.app.hosts.ask(show, asked).await.map(|(_, answer)| answer)
     }
 

@@ -75,7 +75,8 @@ pub async fn long_show(url: &str, entries: u64) -> anyhow::Result<ShowId> {
                 }]
             }
         };
-        let events = encode(&[Group { at: now, by: Some(customer), key: None, trace: None, events }]);
+        let events =
+            encode(&[Group { at: now, by: Some(customer), key: None, trace: None, from: None, events }]);
         before = chain(&before, show, seq, ballot, 1, &events);
         seqs.push(i64::try_from(seq)?);
         hashes.push(before.clone());

@@ -118,7 +118,14 @@ impl Limit {
                 origin: None,
                 waived: Vec::new(),
             };
-            Group { at: Timestamp::now(), by: customer, key: None, trace: None, events: vec![event] }
+            Group {
+                at: Timestamp::now(),
+                by: customer,
+                key: None,
+                trace: None,
+                from: None,
+                events: vec![event],
+            }
         };
         let entry = |show: &ShowId| {
             let groups: Vec<Group> = (0..self.bookings).map(|n| group(*show, n)).collect();

@@ -105,7 +105,10 @@ impl Marquee {
             self.owns(id);
             let events = vec![Event::Created(Box::new(facts))];
             self.hosts
-                .create(id, Group { at: Timestamp::now(), by: None, key: None, trace: None, events })
+                .create(
+                    id,
+                    Group { at: Timestamp::now(), by: None, key: None, trace: None, from: None, events },
+                )
                 .await?;
             self.shows.push(id);
         }
@@ -147,7 +150,8 @@ impl Marquee {
         for command in [reserve, pay] {
             let key = Some(Key { id: rand::random(), body: rand::random() });
             let by = Some(self.customers[0]);
-            let (_, answer) = self.hosts.ask(show, Asked { command, by, key, trace: None }).await?;
+            let (_, answer) =
+                self.hosts.ask(show, Asked { command, by, key, trace: None, from: None }).await?;
             anyhow::ensure!(matches!(answer, Answer::Done { .. }), "{answer:?}");
         }
         Ok(())
@@ -237,7 +241,7 @@ impl Design for Marquee {
             origin: None,
             by_staff: false,
         });
-        let asked = Asked { command, by: Some(customer), key: None, trace: None };
+        let asked = Asked { command, by: Some(customer), key: None, trace: None, from: None };
         match self.hosts.ask(show, asked).await {
             Ok((_, Answer::Done { .. })) => Ok(Outcome::Booked),
             Ok((_, Answer::Refused { .. } | Answer::Already)) => Ok(Outcome::Taken),

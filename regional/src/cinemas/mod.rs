@@ -9,17 +9,20 @@ mod tests;
 
 use axum::extract::State;
 use axum::response::Response;
-use common::authz::Permission;
+use common::authz::{Authorized, Permission};
 use common::http::{Conditions, Json, Page, Paging, Path, Query, tagged};
 use common::problem::ProblemDetails;
 use common::{CinemaId, Problem};
 use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, db_failed};
+use crate::asking::Whence;
+use crate::audit::{self, Line};
 use crate::movies::text;
-use model::{CinemaDetails, CinemaPatch, ListedCinema, NewCinema, parse_point};
+use model::{Cinema, CinemaDetails, CinemaPatch, ListedCinema, NewCinema, parse_point};
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/cinemas", Permission::Public),
@@ -112,12 +115,23 @@ fn place<K>(cursor: &str, mark: char, key: impl Fn(&str) -> Option<K>) -> Option
          headers(("ETag" = String), ("Location" = String, description = "its path"))),
     )
 )]
-async fn create(State(app): State<App>, Json(new): Json<NewCinema>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<App>,
+    authorized: Authorized,
+    whence: Whence,
+    Json(new): Json<NewCinema>,
+) -> Result<Response, Problem> {
     let new = new.checked()?;
     let id = CinemaId::new(app.region());
-    let client = app.db().await?;
-    store::insert(&client, id, &new).await.map_err(db_failed)?;
-    let created = details(&app, &client, id).await?;
+    let mut client = app.db().await?;
+    let transaction = client.transaction().await.map_err(db_failed)?;
+    store::insert(&transaction, id, &new).await.map_err(db_failed)?;
+    let created = details(&app, &transaction, id).await?;
+    let line = Line::now(app.region(), authorized.user(), whence.place(), "cinema.create", id.to_string());
+    let line = line.after(audited(&created.cinema));
+    audit::put(&transaction, &[line]).await.map_err(db_failed)?;
+    transaction.commit().await.map_err(db_failed)?;
+    app.audit.now();
     Ok(created_at(format!("/v1/cinemas/{id}"), tagged(StatusCode::CREATED, created.cinema.version, &created)))
 }
 
@@ -173,6 +187,8 @@ async fn read(
 )]
 async fn change(
     State(app): State<App>,
+    authorized: Authorized,
+    whence: Whence,
     conditions: Conditions,
     Path(id): Path<CinemaId>,
     Json(patch): Json<CinemaPatch>,
@@ -191,8 +207,23 @@ async fn change(
         store::update(&transaction, id, &changed).await.map_err(db_failed)?;
     }
     let now = details(&app, &transaction, id).await?;
+    if changed != present {
+        let line =
+            Line::now(app.region(), authorized.user(), whence.place(), "cinema.update", id.to_string());
+        let line = line.before(audited(&cinema)).after(audited(&now.cinema));
+        audit::put(&transaction, &[line]).await.map_err(db_failed)?;
+    }
     transaction.commit().await.map_err(db_failed)?;
+    app.audit.now();
     Ok(tagged(StatusCode::OK, now.cinema.version, &now))
+}
+
+/// What the audit log is told of a cinema.
+fn audited(cinema: &Cinema) -> serde_json::Value {
+    json!({
+        "name": cinema.name, "address": cinema.address, "latitude": cinema.latitude, "longitude": cinema.longitude,
+        "time_zone": cinema.time_zone, "currency": cinema.currency, "version": cinema.version,
+    })
 }
 
 async fn details(

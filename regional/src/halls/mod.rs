@@ -10,15 +10,18 @@ mod tests;
 
 use axum::extract::State;
 use axum::response::Response;
-use common::authz::Permission;
+use common::authz::{Authorized, Permission};
 use common::http::{Conditions, Json, Path, tagged};
 use common::problem::ProblemDetails;
 use common::{CinemaId, Currency, HallId, Problem};
 use http::StatusCode;
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, db_failed};
+use crate::asking::Whence;
+use crate::audit::{self, Line};
 use crate::cinemas::created_at;
 use layout::Layout;
 use model::{Hall, NewHall, NewLayout};
@@ -74,6 +77,8 @@ pub async fn current(app: &App, id: HallId) -> Result<Option<HallForShow>, Probl
 )]
 async fn create(
     State(app): State<App>,
+    authorized: Authorized,
+    whence: Whence,
     Path(cinema): Path<CinemaId>,
     Json(new): Json<NewHall>,
 ) -> Result<Response, Problem> {
@@ -87,7 +92,11 @@ async fn create(
     if !store::insert(&transaction, id, cinema, &name, &layout).await.map_err(db_failed)? {
         return Err(Problem::not_found("cinema"));
     }
+    let line = Line::now(app.region(), authorized.user(), whence.place(), "hall.create", id.to_string());
+    let facts = json!({ "cinema_id": cinema, "name": name, "layout": audited(1, &layout) });
+    audit::put(&transaction, &[line.after(facts)]).await.map_err(db_failed)?;
     transaction.commit().await.map_err(db_failed)?;
+    app.audit.now();
     let hall = Hall::new(id, cinema, name, 1, layout);
     Ok(created_at(format!("/v1/halls/{id}"), tagged(StatusCode::CREATED, 1, &hall)))
 }
@@ -139,6 +148,8 @@ async fn read(
 )]
 async fn replace_layout(
     State(app): State<App>,
+    authorized: Authorized,
+    whence: Whence,
     conditions: Conditions,
     Path(id): Path<HallId>,
     Json(new): Json<NewLayout>,
@@ -154,11 +165,21 @@ async fn replace_layout(
     let (mut hall, present) = store::get(&transaction, id).await.map_err(db_failed)?.ok_or_else(gone)?;
     conditions.require_version(hall.version.into())?;
     if layout != present {
+        let before = audited(hall.version, &present);
         store::replace_layout(&transaction, id, &layout).await.map_err(db_failed)?;
         (hall, _) = store::get(&transaction, id).await.map_err(db_failed)?.ok_or_else(gone)?;
+        let line = Line::now(app.region(), authorized.user(), whence.place(), "hall.layout", id.to_string());
+        let line = line.before(before).after(audited(hall.version, &layout));
+        audit::put(&transaction, &[line]).await.map_err(db_failed)?;
     }
     transaction.commit().await.map_err(db_failed)?;
+    app.audit.now();
     Ok(tagged(StatusCode::OK, hall.version.into(), &hall))
+}
+
+/// What the audit log is told of a layout, of which every version is kept.
+fn audited(version: i32, layout: &Layout) -> Value {
+    json!({ "version": version, "rows": layout.rows.len(), "seats": layout.capacity() })
 }
 
 /// 421 to its home, where that is another region.

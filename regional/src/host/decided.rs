@@ -58,7 +58,8 @@ mod tests {
         let mut decided = Decided::new(committed.clone());
         assert_eq!(decided.next_deadline(), committed.read().unwrap().next_deadline());
         let lapsed = Event::Lapsed { reservation: held };
-        let group = Group { at: stage.now, by: None, key: None, trace: None, events: vec![lapsed] };
+        let group =
+            Group { at: stage.now, by: None, key: None, trace: None, from: None, events: vec![lapsed] };
         decided.ahead().apply_group(3, 0, &group).unwrap();
         assert!(decided.is_ahead() && decided.next_deadline().is_none());
         assert!(committed.read().unwrap().next_deadline().is_some(), "what is under way is nobody else's");

@@ -129,7 +129,7 @@ async fn try_once(
     let now = task::now();
     let at = before.as_ref().map_or(now, |show| show.last_at.max(now));
     let events = vec![Event::Led { epoch: ballot.epoch, session: ballot.session, attempt: ballot.attempt }];
-    let mut groups = vec![Group { at, by: None, key: None, trace: None, events }];
+    let mut groups = vec![Group { at, by: None, key: None, trace: None, from: None, events }];
     if before.is_none() {
         // A journal without its first event was created and never written; only its creation may go on.
         // It was asked for before this began to lead; no time in a journal is before the one that it follows.

@@ -21,7 +21,7 @@ use super::tenure::{End, Tenure, Told};
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::live::Live;
 use crate::replicas::Payload;
-use crate::show::{Decision, Group, Refusal, Show, decide, due};
+use crate::show::{Decision, Event, Group, Refusal, Show, decide, due};
 
 /// How many commands one entry takes at most.
 const MAX_BATCH: usize = 1_024;
@@ -185,7 +185,7 @@ impl Task {
         let mut groups: Vec<Arc<Group>> = Vec::new();
         let lapsed = due(self.decided.ahead(), now);
         if !lapsed.is_empty() {
-            let group = Group { at: now, by: None, key: None, trace: None, events: lapsed };
+            let group = Group { at: now, by: None, key: None, trace: None, from: None, events: lapsed };
             self.decide_into(&mut groups, group, seq)?;
         }
         let mut waiting = Vec::with_capacity(messages.len());
@@ -197,7 +197,10 @@ impl Task {
             let reply = match decide(self.decided.ahead(), &asked, now) {
                 Decision::Do(events) => {
                     let (by, key, trace) = (asked.by, asked.key, asked.trace.clone());
-                    let group = Group { at: now, by, key, trace, events };
+                    // An address is kept only where the audit log needs it.
+                    let told = || events.iter().any(Event::is_told_to_audit);
+                    let from = asked.from.clone().filter(|_| told());
+                    let group = Group { at: now, by, key, trace, from, events };
                     self.decide_into(&mut groups, group, seq)?;
                     Reply::Group(groups.len() - 1)
                 }

@@ -98,7 +98,7 @@ fn new_show() -> (ShowId, Group) {
     }
     let id = facts.show;
     let events = vec![Event::Created(Box::new(facts))];
-    (id, Group { at: now, by: None, key: None, trace: None, events })
+    (id, Group { at: now, by: None, key: None, trace: None, from: None, events })
 }
 
 pub(crate) fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
@@ -111,7 +111,7 @@ pub(crate) fn wish(show: ShowId, seat: &str, key: Option<[u8; 16]>) -> Asked {
         origin: None,
         by_staff: false,
     });
-    Asked { command, by: None, key: key.map(|id| Key { id, body: [1; 16] }), trace: None }
+    Asked { command, by: None, key: key.map(|id| Key { id, body: [1; 16] }), trace: None, from: None }
 }
 
 const SEATS: [&str; 8] = ["A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4"];

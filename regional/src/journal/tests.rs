@@ -11,7 +11,14 @@ use crate::show::{Event, Group, tests::facts};
 use crate::testing::{Database, until};
 
 fn group(event: Event) -> std::sync::Arc<Group> {
-    std::sync::Arc::new(Group { at: Timestamp::now(), by: None, key: None, trace: None, events: vec![event] })
+    std::sync::Arc::new(Group {
+        at: Timestamp::now(),
+        by: None,
+        key: None,
+        trace: None,
+        from: None,
+        events: vec![event],
+    })
 }
 
 /// The id of a show created in the middle of `year`.

@@ -23,7 +23,7 @@ fn metrics() -> Metrics {
 
 fn show_of(facts: Created) -> Show {
     let events = vec![ShowEvent::Created(Box::new(facts))];
-    let group = Group { at: Timestamp::now(), by: None, key: None, trace: None, events };
+    let group = Group { at: Timestamp::now(), by: None, key: None, trace: None, from: None, events };
     Show::fold(None, 1, &[group]).unwrap().unwrap()
 }
 

@@ -16,11 +16,14 @@ use common::{Problem, RegionName};
 use http::StatusCode;
 use raft::client::{RegionRecord, RegistryError};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::asking::Whence;
+use crate::audit::{Line, Order};
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/cluster", Permission::Role("cluster", "read")),
@@ -105,11 +108,15 @@ impl RegionView {
 async fn drain(
     State(app): State<App>,
     authorized: Authorized,
+    whence: Whence,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
     tracing::warn!(region = %name, by = who(&authorized), "asked to drain");
-    let region = app.registry.drain(&name).await.map_err(refused)?;
+    let order = begin(&app, &authorized, &whence, "region.drain", &name).await?;
+    let drained = app.registry.drain(&name).await;
+    order.end(&app, &drained, audited).await;
+    let region = drained.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
 }
 
@@ -128,11 +135,15 @@ async fn drain(
 async fn undrain(
     State(app): State<App>,
     authorized: Authorized,
+    whence: Whence,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
     tracing::warn!(region = %name, by = who(&authorized), "asked to undrain");
-    let region = app.registry.undrain(&name).await.map_err(refused)?;
+    let order = begin(&app, &authorized, &whence, "region.undrain", &name).await?;
+    let undrained = app.registry.undrain(&name).await;
+    order.end(&app, &undrained, audited).await;
+    let region = undrained.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
 }
 
@@ -148,13 +159,17 @@ async fn undrain(
 async fn restored(
     State(app): State<App>,
     authorized: Authorized,
+    whence: Whence,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
     let record = app.view.regions().into_iter().find(|region| region.name == name);
     let incarnation = record.ok_or_else(|| Problem::not_found("region"))?.incarnation;
     tracing::warn!(region = %name, by = who(&authorized), incarnation, "its store was declared restored");
-    let region = app.registry.store_lost(&name, incarnation).await.map_err(refused)?;
+    let order = begin(&app, &authorized, &whence, "region.restored", &name).await?;
+    let declared = app.registry.store_lost(&name, incarnation).await;
+    order.end(&app, &declared, audited).await;
+    let region = declared.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
 }
 
@@ -165,7 +180,29 @@ fn known(app: &App, name: &str) -> Result<RegionName, Problem> {
 }
 
 fn who(authorized: &Authorized) -> String {
-    authorized.actor().map_or_else(|_| "nobody".to_owned(), |actor| actor.user().to_string())
+    authorized.user().map_or_else(|| "nobody".to_owned(), |user| user.to_string())
+}
+
+/// Writes an order about a region down for the audit log, before it is given.
+async fn begin(
+    app: &App,
+    authorized: &Authorized,
+    whence: &Whence,
+    action: &'static str,
+    name: &RegionName,
+) -> Result<Order, Problem> {
+    let line = Line::now(app.region(), authorized.user(), whence.place(), action, name.to_string());
+    let record = app.view.regions().into_iter().find(|region| region.name == *name);
+    let line = match record {
+        Some(record) => line.before(audited(&record)),
+        None => line,
+    };
+    Order::begin(app, line).await
+}
+
+/// What the audit log is told of a region.
+fn audited(region: &RegionRecord) -> serde_json::Value {
+    json!({ "state": RegionState::from(region.state), "incarnation": region.incarnation })
 }
 
 /// 409 with the registry's own code, or 503 where it did not answer.

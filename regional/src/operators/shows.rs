@@ -10,11 +10,13 @@ use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use raft::client::RegistryError;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{RegionState, refused, who};
 use crate::app::{App, db_failed};
-use crate::asking::SHOW_EPOCH;
+use crate::asking::{SHOW_EPOCH, Whence};
+use crate::audit::{Line, Order};
 use crate::journal::{Journal, Led};
 
 /// How many changes of the leader are told, the newest first.
@@ -164,6 +166,7 @@ pub async fn ownership(State(app): State<App>, Path(id): Path<ShowId>) -> Result
 pub async fn start_move(
     State(app): State<App>,
     authorized: Authorized,
+    whence: Whence,
     Path(id): Path<ShowId>,
     Json(NewMove { to, if_epoch }): Json<NewMove>,
 ) -> Result<Response, Problem> {
@@ -174,7 +177,12 @@ pub async fn start_move(
     };
     let asked = if_epoch.unwrap_or(host.epoch);
     tracing::warn!(show = %id, %to, epoch = asked, by = who(&authorized), "asked to move a show");
-    let record = app.registry.move_show(id, &to, asked).await.map_err(|error| match error {
+    let line = Line::now(app.region(), authorized.user(), whence.place(), "show.move", id.to_string());
+    let order =
+        Order::begin(&app, line.before(json!({ "owner": app.region(), "epoch": host.epoch }))).await?;
+    let moved = app.registry.move_show(id, &to, asked).await;
+    order.end(&app, &moved, |record| json!({ "owner": record.owner, "epoch": record.epoch })).await;
+    let record = moved.map_err(|error| match error {
         RegistryError::Refused(why) if why.code == "epoch-passed" && if_epoch.is_none() => {
             Problem::conflict("move-under-way", "another move of this show is under way")
         }

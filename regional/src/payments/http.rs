@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use common::authz::{Actor, Authorized, Permission};
+use common::authz::{Authorized, Permission};
 use common::http::{Json, Page, Paging, Path, Query, RequiredIdempotencyKey};
 use common::problem::ProblemDetails;
 use common::{Amount, Money, PaymentId, Problem, RefundId, ReservationId};
@@ -17,7 +17,7 @@ use super::saga::{self, Stuck};
 use super::view::{PaymentView, RefundView};
 use super::webhook;
 use crate::app::{App, db_failed};
-use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, Failed, Whence, about, ask, replayed};
 use crate::host::Host;
 use crate::reservations::{list, visible};
 use crate::show::{
@@ -76,7 +76,7 @@ struct NewPayment {
 async fn pay(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ReservationId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewPayment>,
@@ -95,7 +95,7 @@ async fn pay(
         token: body.token.clone(),
         chance: rand::random(),
     });
-    let asker = Asker { by: authorized.actor().ok().map(Actor::user), trace };
+    let asker = Asker::new(&authorized, whence, false);
     let operation = format!("POST /v1/reservations/{id}/payments");
     let asked = asker.asks(command, Some(&key), &operation, &body)?;
     // Should the caller go away, the payment is brought to its end all the same.
@@ -303,7 +303,7 @@ struct RefundQuote {
 async fn refund(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(payment): Path<PaymentId>,
     Query(dry): Query<DryRun>,
     key: Result<RequiredIdempotencyKey, Problem>,
@@ -319,7 +319,7 @@ async fn refund(
         return offer(&host, payment, command).map_err(|problem| about(&host, problem).into());
     }
     let RequiredIdempotencyKey(key) = key?;
-    let asker = Asker { by: authorized.actor().ok().map(Actor::user), trace };
+    let asker = Asker::new(&authorized, whence, true);
     let operation = format!("POST /v1/payments/{payment}/refunds");
     let asked = asker.asks(command, Some(&key), &operation, &body)?;
     let Did { host, group, repeated } = ask(&app, show, asked).await?;
@@ -342,7 +342,7 @@ async fn refund(
 
 /// What the refund would do, decided like the refund itself; nothing is appended.
 fn offer(host: &Host, payment: PaymentId, command: Command) -> Result<Response, Problem> {
-    let asked = Asked { command, by: None, key: None, trace: None };
+    let asked = Asked { command, by: None, key: None, trace: None, from: None };
     let quote = host.read(|show| match decide(show, &asked, Timestamp::now()) {
         Decision::Do(events) => {
             let amount = events.iter().find_map(|event| match event {

@@ -54,11 +54,14 @@ const CANCELED_AT_ONCE: usize = 200;
 pub async fn calls_off(app: App, show: ShowId) {
     loop {
         let command = Command::CancelRest { limit: CANCELED_AT_ONCE, chance: rand::random() };
-        let (host, answer) =
-            match app.hosts.ask(show, Asked { command, by: None, key: None, trace: None }).await {
-                Ok(answered) => answered,
-                Err(why) => return report(&show, Err(why.into())),
-            };
+        let (host, answer) = match app
+            .hosts
+            .ask(show, Asked { command, by: None, key: None, trace: None, from: None })
+            .await
+        {
+            Ok(answered) => answered,
+            Err(why) => return report(&show, Err(why.into())),
+        };
         let Answer::Done { group, .. } = answer else { return };
         let refunds = group.events.iter().filter_map(|event| match event {
             Event::Canceled(cancellation) => cancellation.refund.as_ref().map(|back| back.refund),

@@ -74,7 +74,7 @@ pub async fn journal(app: &App, payment: PaymentId, outcome: Outcome) -> Result<
         chance: rand::random(),
         refund: RefundId::new(show, now, rand::random()),
     };
-    let asked = Asked { command, by: None, key: None, trace: None };
+    let asked = Asked { command, by: None, key: None, trace: None, from: None };
     let (host, answer) = app.hosts.ask(show, asked).await?;
     if let Answer::Refused { refusal, .. } = &answer {
         return Err(HostError::Broken(format!("{payment} cannot be settled: {refusal:?}")).into());
@@ -116,7 +116,7 @@ pub async fn give_back(app: &App, host: &Host, refund: RefundId) -> Result<(), S
     };
     app.metrics.refund(failed.is_none());
     let command = Command::SettleRefund { refund: refund.id, failed };
-    app.hosts.ask(refund.id.show(), Asked { command, by: None, key: None, trace: None }).await?;
+    app.hosts.ask(refund.id.show(), Asked { command, by: None, key: None, trace: None, from: None }).await?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use deadpool_postgres::{Object, Pool};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Audited};
 use crate::host::Hosts;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -180,21 +181,34 @@ impl Projector {
         let before = memory.positions.get(&show).copied().unwrap_or(0);
         if let Some(host) = self.hosts.peek(show) {
             // Under the state's lock, so that what is taken is what the state holds.
-            host.read(|state| {
-                let Some(pending) = self.nudge.take(show) else { return };
+            let untold = host.read(|state| {
+                let pending = self.nudge.take(show)?;
                 // A host that was deposed unawares may know less than stands in the tables.
                 if state.seq > before || (state.seq == before && pending.span.is_none()) {
-                    chunk.add(state, before, pending);
+                    return chunk.add(state, before, pending);
                 }
+                None
             });
+            let Some(upto) = untold else { return };
+            match self.audited(show, before, upto).await {
+                Ok(audited) => host.read(|state| chunk.rows.tell(state, &audited)),
+                // The sweep finds it again.
+                Err(error) => {
+                    tracing::error!(%show, error = %format!("{error:#}"), "cannot read what the audit log is told");
+                    chunk.rows.forget(show);
+                    chunk.taken.retain(|(taken, _)| *taken != show);
+                    memory.positions.remove(&show);
+                }
+            }
             return;
         }
         let Some(pending) = self.nudge.take(show) else { return };
         memory.positions.remove(&show);
         match self.fold_journal(show, before).await {
-            Ok(Some((state, touched))) => {
+            Ok(Some((state, touched, audited))) => {
                 let touched = (before > 0).then_some(&touched);
                 chunk.rows.add(&state, before, touched);
+                chunk.rows.tell(&state, &audited);
                 chunk.taken.push((show, pending));
             }
             Ok(None) => {}
@@ -203,22 +217,40 @@ impl Projector {
         }
     }
 
-    /// The state at the committed end of the journal, and what the entries after `before` touched; none when
-    /// nothing is new.
-    async fn fold_journal(&self, show: ShowId, before: u64) -> anyhow::Result<Option<(Show, Touched)>> {
+    /// What the audit log may be told of the entries after `before`, up to `upto`, from the journal.
+    async fn audited(&self, show: ShowId, before: u64, upto: u64) -> anyhow::Result<Vec<Audited>> {
+        let (mut audited, mut last) = (Vec::new(), before);
+        let mut entries = std::pin::pin!(self.journal.entries(show, before, upto).await?);
+        while let Some(entry) = entries.try_next().await? {
+            last = entry.seq;
+            audited.extend(audit::worth_telling(entry.seq, &entry.groups));
+        }
+        // A majority of the regions may have an entry before this one's store does.
+        anyhow::ensure!(last == upto, "the journal here ends at {last}, {upto} is committed");
+        Ok(audited)
+    }
+
+    /// The state at the committed end of the journal, and what the entries after `before` touched and have for
+    /// the audit log; none when nothing is new.
+    async fn fold_journal(
+        &self,
+        show: ShowId,
+        before: u64,
+    ) -> anyhow::Result<Option<(Show, Touched, Vec<Audited>)>> {
         let committed = self.journal.committed(show).await?.unwrap_or(0);
         if committed <= before {
             return Ok(None);
         }
-        let (mut state, mut touched) = (None, Touched::default());
+        let (mut state, mut touched, mut audited) = (None, Touched::default(), Vec::new());
         let mut entries = std::pin::pin!(self.journal.entries(show, 0, committed).await?);
         while let Some(entry) = entries.try_next().await? {
             state = Show::fold(state, entry.seq, &entry.groups).map_err(anyhow::Error::msg)?;
             if entry.seq > before {
                 entry.groups.iter().for_each(|group| touched.add(group));
+                audited.extend(audit::worth_telling(entry.seq, &entry.groups));
             }
         }
-        Ok(state.map(|state| (state, touched)))
+        Ok(state.map(|state| (state, touched, audited)))
     }
 
     async fn write(&self, client: &mut Object, memory: &mut Memory, chunk: Chunk) -> anyhow::Result<()> {
@@ -258,6 +290,9 @@ impl Projector {
         self.nudge.nudge(show);
         let mut chunk = Chunk::default();
         self.collect(memory, show, &mut chunk).await;
+        if chunk.taken.is_empty() {
+            return Ok(());
+        }
         match transaction(client, &mut chunk.rows).await {
             Ok(claimed) => self.remember(memory, &chunk.rows, &claimed),
             Err(error) if refused(&error) => {
@@ -284,11 +319,18 @@ impl Projector {
 }
 
 impl Chunk {
-    fn add(&mut self, state: &Show, before: u64, pending: Pending) {
+    /// Answers up to where the journal must be read for what the audit log is told, if it must.
+    fn add(&mut self, state: &Show, before: u64, pending: Pending) -> Option<u64> {
         // Only what follows without a gap is enough; else all of the show is written.
-        let span = pending.span.as_ref().filter(|span| before > 0 && span.after <= before);
-        self.rows.add(state, before, span.map(|span| &span.touched));
+        let span = pending.span.as_ref().filter(|span| span.after <= before);
+        if let Some(span) = span {
+            self.rows.tell(state, span.audited.iter().filter(|audited| audited.seq > before));
+        }
+        let untold = (span.is_none() && state.seq > before).then_some(state.seq);
+        let touched = span.filter(|_| before > 0).map(|span| &span.touched);
+        self.rows.add(state, before, touched);
         self.taken.push((state.plan.facts.show, pending));
+        untold
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use common::{PaymentId, RefundId, ReservationId, ShowId, TicketId};
 use tokio::sync::{Notify, watch};
 
+use crate::audit::{self, Audited};
 use crate::show::{Event, Group};
 
 /// Beyond this a show is written anew instead of remembering more of it.
@@ -44,6 +45,8 @@ pub(super) struct Span {
     pub after: u64,
     pub upto: u64,
     pub touched: Touched,
+    /// What the audit log may be told of them.
+    pub audited: Vec<Audited>,
 }
 
 /// What some entries touched.
@@ -76,10 +79,11 @@ impl Nudge {
     }
 
     /// Entry `seq` of a show is committed. Called under the lock of its committed state.
-    pub fn committed<'a>(&self, show: ShowId, seq: u64, groups: impl IntoIterator<Item = &'a Group>) {
+    pub fn committed<'a>(&self, show: ShowId, seq: u64, groups: impl IntoIterator<Item = &'a Group> + Clone) {
         let mut touched = Touched::default();
-        groups.into_iter().for_each(|group| touched.add(group));
-        let span = Span { after: seq - 1, upto: seq, touched };
+        groups.clone().into_iter().for_each(|group| touched.add(group));
+        let audited = audit::worth_telling(seq, groups).collect();
+        let span = Span { after: seq - 1, upto: seq, touched, audited };
         self.put(show, Pending { span: Some(span), since: Instant::now() });
     }
 
@@ -167,7 +171,8 @@ impl Pending {
             (Some(mut older), Some(newer)) if older.upto == newer.after => {
                 older.upto = newer.upto;
                 older.touched.extend(newer.touched);
-                (older.touched.len() <= MOST_TOUCHED).then_some(older)
+                older.audited.extend(newer.audited);
+                (older.touched.len() + older.audited.len() <= MOST_TOUCHED).then_some(older)
             }
             // Something is missing between them, or was never known.
             _ => None,

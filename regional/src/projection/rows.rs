@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::queue::Touched;
+use crate::audit::{self, Audited, Line};
 use crate::reservations::view::Rest;
 use crate::show::{
     Method, Moment, Payment, PaymentStatus, Refund, RefundStatus, Reservation, ReservationStatus, Show,
@@ -30,6 +31,8 @@ pub(super) struct Rows {
     pub payments: Vec<PaymentRow>,
     pub refunds: Vec<RefundRow>,
     pub tickets: Vec<TicketRow>,
+    /// For the audit log.
+    pub told: Vec<(ShowId, Line)>,
 }
 
 /// How far a show has come, with what changes at every booking.
@@ -98,6 +101,13 @@ impl Rows {
             + self.tickets.len()
     }
 
+    /// Adds what the audit log is told; `show` is the state with it, or after it.
+    pub fn tell<'a>(&mut self, show: &Show, audited: impl IntoIterator<Item = &'a Audited>) {
+        let id = show.plan.facts.show;
+        let lines = audited.into_iter().flat_map(|audited| audit::lines(show, audited));
+        self.told.extend(lines.map(|line| (id, line)));
+    }
+
     /// Adds what `touched` names, as the state has it, or all of the show.
     pub fn add(&mut self, show: &Show, before: u64, touched: Option<&Touched>) {
         let id = show.plan.facts.show;
@@ -154,6 +164,12 @@ impl Rows {
         }));
     }
 
+    /// As if the show had not been added.
+    pub fn forget(&mut self, show: ShowId) {
+        self.positions.retain(|position| position.show != show);
+        self.retain(|other| other != show);
+    }
+
     /// Keeps only what belongs to these shows.
     pub fn retain(&mut self, keep: impl Fn(ShowId) -> bool) {
         self.whole.retain(|show| keep(*show));
@@ -162,6 +178,7 @@ impl Rows {
         self.payments.retain(|row| keep(row.id.show()));
         self.refunds.retain(|row| keep(row.id.show()));
         self.tickets.retain(|row| keep(row.id.show()));
+        self.told.retain(|(show, _)| keep(*show));
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::rows::Rows;
+use crate::audit::{self, Line};
 
 /// Another projector of the region may have been here meanwhile; then the row is not as expected, and what
 /// was made for it is not written.
@@ -55,6 +56,8 @@ impl Rows {
         for table in self.tables() {
             table.write(transaction).await?;
         }
+        let told: Vec<Line> = std::mem::take(&mut self.told).into_iter().map(|(_, line)| line).collect();
+        audit::put(transaction, &told).await?;
         Ok(claimed)
     }
 

@@ -19,7 +19,7 @@ use super::origin::ClientAddress;
 use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted, wish};
 use super::view::ReservationView;
 use crate::app::App;
-use crate::asking::{Asker, Did, DryRun, Failed, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, DryRun, Failed, Whence, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::saga;
 use crate::payments::view::RefundView;
@@ -73,7 +73,7 @@ fn reference() -> String {
 async fn reserve(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     ClientAddress(address): ClientAddress,
     Path(show): Path<ShowId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
@@ -96,7 +96,7 @@ async fn reserve(
         origin: address.filter(|_| !by_staff).map(|address| app.origins.of(show, address)),
         by_staff,
     });
-    let asker = Asker { by: Some(by), trace };
+    let asker = Asker::new(&authorized, whence, by_staff);
     let operation = format!("POST /v1/shows/{show}/reservations");
     let asked = asker.asks(command, Some(&key), &operation, &body)?;
     let answer = ask(&app, show, asked).await;
@@ -158,7 +158,7 @@ async fn read(
 async fn change(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ReservationId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<ChangedSeats>,
@@ -167,7 +167,7 @@ async fn change(
     visible(&app, &authorized, id).await?;
     let by_staff = authorized.by_role();
     let command = Command::ChangeSeats(ChangeSeats { reservation: id, seats, by_staff });
-    let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
+    let asker = Asker::new(&authorized, whence, by_staff);
     let operation = format!("PATCH /v1/reservations/{id}");
     let asked = asker.asks(command, key.as_deref(), &operation, &body)?;
     let keyed = asked.key.is_some();
@@ -218,7 +218,7 @@ struct QuoteView {
 async fn cancel(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ReservationId>,
     Query(dry): Query<DryRun>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
@@ -237,7 +237,7 @@ async fn cancel(
     }
     let refund = RefundId::new(id.show(), Timestamp::now(), rand::random());
     let command = Command::Cancel(Cancel { reservation: id, seats: body.seats.clone(), by_staff, refund });
-    let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
+    let asker = Asker::new(&authorized, whence, by_staff);
     let operation = format!("POST /v1/reservations/{id}/cancel");
     let asked = asker.asks(command, key.as_deref(), &operation, &body)?;
     let Did { host, group, repeated } = ask(&app, id.show(), asked).await?;

@@ -1,7 +1,7 @@
 //! Where a request came from, for the limit on the seats behind one address.
 //!
 //! The gateway says it in `X-Real-IP`, always its own word, never the client's; gateways alone reach this
-//! service. The address itself goes no further than this file: what a show learns is a keyed digest, another
+//! service. A customer's address goes no further than this file: what a show learns is a keyed digest, another
 //! for each show, so that neither the journal nor two shows' journals together tell an address.
 
 use std::convert::Infallible;
@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::FromRequestParts;
 use common::ShowId;
-use http::HeaderName;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use ring::hmac;
 
 use crate::show::Origin;
@@ -25,9 +25,14 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let said = parts.headers.get(X_REAL_IP).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        Ok(Self(said.map(|address: IpAddr| address.to_canonical()).filter(|address| is_public(*address))))
+        Ok(Self(client_address(&parts.headers).filter(|address| is_public(*address))))
     }
+}
+
+/// The client's address, of whatever network.
+pub fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
+    let said: IpAddr = headers.get(X_REAL_IP)?.to_str().ok()?.trim().parse().ok()?;
+    Some(said.to_canonical())
 }
 
 fn is_public(address: IpAddr) -> bool {

@@ -215,11 +215,11 @@ impl Show {
                 }
                 Ok(())
             }
-            Event::Rescheduled { starts_at } => {
+            Event::Rescheduled { starts_at, .. } => {
                 self.starts_at = *starts_at;
                 Ok(())
             }
-            Event::OnSaleChanged { on_sale_at } => {
+            Event::OnSaleChanged { on_sale_at, .. } => {
                 self.on_sale_at = *on_sale_at;
                 Ok(())
             }

@@ -16,6 +16,8 @@ pub struct Asked {
     pub by: Option<UserId>,
     pub key: Option<KeyUse>,
     pub trace: Option<String>,
+    /// The address of staff, for the audit log; none for customers.
+    pub from: Option<String>,
 }
 
 #[derive(Clone, Debug)]

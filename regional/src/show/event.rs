@@ -30,6 +30,9 @@ pub struct Group {
     /// The request's trace, so that what follows later links to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The address from which staff asked for what the audit log tells of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     pub events: Vec<Event>,
 }
 
@@ -163,10 +166,14 @@ written_and_read! {
         },
         Rescheduled {
             starts_at: Timestamp,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            was: Option<Timestamp>,
         },
         OnSaleChanged {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             on_sale_at: Option<Timestamp>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            was: Option<Timestamp>,
         },
         /// Nothing is sold any more; what was sold is canceled and refunded by events that follow.
         ShowCanceled {
@@ -186,6 +193,34 @@ written_and_read! {
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             forced: bool,
         },
+    }
+}
+
+impl Event {
+    /// Whether the audit log tells of it: what staff do to a show, to others' money, or past a rule.
+    pub fn is_told_to_audit(&self) -> bool {
+        match self {
+            Self::Created(_)
+            | Self::RefundStarted { .. }
+            | Self::Canceled(_)
+            | Self::Blocked { .. }
+            | Self::Unblocked { .. }
+            | Self::Rescheduled { .. }
+            | Self::OnSaleChanged { .. }
+            | Self::ShowCanceled { .. } => true,
+            Self::Reserved { waived, .. } | Self::SeatsChanged { waived, .. } => !waived.is_empty(),
+            Self::CheckedIn { forced, .. } => *forced,
+            Self::Led { .. }
+            | Self::Lapsed { .. }
+            | Self::PaymentStarted { .. }
+            | Self::PaymentPending { .. }
+            | Self::PaymentCompleted { .. }
+            | Self::PaymentFailed { .. }
+            | Self::PaymentUnclaimed { .. }
+            | Self::Retaken { .. }
+            | Self::RefundCompleted { .. }
+            | Self::RefundFailed { .. } => false,
+        }
     }
 }
 

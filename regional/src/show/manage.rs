@@ -56,10 +56,10 @@ pub(super) fn change(show: &Show, command: &ChangeShow, now: Timestamp) -> Decid
     }
     let mut events = Vec::new();
     if let Some(starts_at) = command.starts_at.filter(|at| *at != show.starts_at) {
-        events.push(Event::Rescheduled { starts_at });
+        events.push(Event::Rescheduled { starts_at, was: Some(show.starts_at) });
     }
     if let Some(on_sale_at) = command.on_sale_at.filter(|at| *at != show.on_sale_at) {
-        events.push(Event::OnSaleChanged { on_sale_at });
+        events.push(Event::OnSaleChanged { on_sale_at, was: show.on_sale_at });
     }
     Ok(events)
 }

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::view::{TURNAROUND, ends_at};
 use crate::app::{App, db_failed};
+use crate::asking::Whence;
 use crate::halls::layout::SeatType;
 use crate::halls::{self, HallForShow};
 use crate::host::Host;
@@ -59,7 +60,7 @@ pub struct NewPrice {
 }
 
 /// Creates the show and leads it here. `hall` and the caller's rights have been checked.
-pub async fn create(app: &App, by: UserId, trace: Option<String>, new: NewShow) -> Result<Host, Problem> {
+pub async fn create(app: &App, by: UserId, whence: Whence, new: NewShow) -> Result<Host, Problem> {
     let hall = halls::current(app, new.hall_id).await?;
     let hall = hall.ok_or_else(|| Problem::invalid("hall_id", "there is no such hall"))?;
     let movie = movies::find(app, new.movie_id).await?;
@@ -75,7 +76,8 @@ pub async fn create(app: &App, by: UserId, trace: Option<String>, new: NewShow) 
         Ok(record) => {
             app.view.note(record);
             let events = vec![Event::Created(Box::new(facts))];
-            let group = Group { at: now, by: Some(by), key: None, trace, events };
+            let from = whence.address.map(|address| address.to_string());
+            let group = Group { at: now, by: Some(by), key: None, trace: whence.trace, from, events };
             app.hosts.create(id, group).await.map_err(Problem::from)
         }
         Err(error) => {

@@ -17,7 +17,7 @@ use super::create::{NewShow, create};
 use super::view::{ShowView, Suggestion};
 use super::{events, manage};
 use crate::app::{App, db_failed};
-use crate::asking::{TraceParent, about};
+use crate::asking::{Whence, about};
 use crate::cinemas::model::parse_point;
 use crate::halls::layout::SeatType;
 use crate::live::wire::SeatMapAnswer;
@@ -172,7 +172,7 @@ fn position(text: &str) -> Option<(i64, Timestamp, uuid::Uuid)> {
 async fn post(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Json(new): Json<NewShow>,
 ) -> Result<Response, Problem> {
     if !new.hall_id.is_home(app.region()) {
@@ -184,7 +184,7 @@ async fn post(
         });
     }
     authorized.require_in(Some(app.region()))?;
-    let host = create(&app, authorized.actor()?.user(), trace, new).await?;
+    let host = create(&app, authorized.actor()?.user(), whence, new).await?;
     let view = host.read(ShowView::of);
     let location = format!("/v1/shows/{}", view.id);
     let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use common::authz::{Actor, Authorized};
+use common::authz::Authorized;
 use common::http::{Conditions, Json, OptionalIdempotencyKey, Path};
 use common::problem::ProblemDetails;
 use common::{Problem, ShowId};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::create::{FURTHEST, hall_busy};
 use super::view::{ShowView, TURNAROUND, ends_at};
 use crate::app::{App, db_failed};
-use crate::asking::{Asker, Did, Failed, TraceParent, about, ask, replayed};
+use crate::asking::{Asker, Did, Failed, Whence, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::calls_off;
 use crate::show::{ChangeShow, Command};
@@ -77,8 +77,8 @@ fn reason(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-fn asker(authorized: &Authorized, trace: Option<String>) -> Asker {
-    Asker { by: authorized.actor().ok().map(Actor::user), trace }
+fn asker(authorized: &Authorized, whence: Whence) -> Asker {
+    Asker::new(authorized, whence, true)
 }
 
 /// Take seats off sale
@@ -97,7 +97,7 @@ fn asker(authorized: &Authorized, trace: Option<String>) -> Asker {
 pub async fn block(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ShowId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<NewBlock>,
@@ -106,7 +106,7 @@ pub async fn block(
     let seats = checked(body.seats.clone())?;
     let operation = format!("POST /v1/shows/{id}/blocks");
     let command = Command::Block { seats, reason };
-    let asked = asker(&authorized, trace).asks(command, key.as_deref(), &operation, &body);
+    let asked = asker(&authorized, whence).asks(command, key.as_deref(), &operation, &body);
     let Did { host, .. } = ask(&app, id, asked?).await?;
     Ok(blocks(&host))
 }
@@ -120,12 +120,12 @@ pub async fn block(
 pub async fn unblock(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ShowId>,
     Json(body): Json<LiftedBlock>,
 ) -> Result<Response, Failed> {
     let seats = checked(body.seats.clone())?;
-    let asked = asker(&authorized, trace).asks(Command::Unblock { seats }, None, "", &body);
+    let asked = asker(&authorized, whence).asks(Command::Unblock { seats }, None, "", &body);
     let Did { host, .. } = ask(&app, id, asked?).await?;
     Ok(blocks(&host))
 }
@@ -165,7 +165,7 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<Timestamp>>,
 pub async fn change(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     conditions: Conditions,
     Path(id): Path<ShowId>,
     Json(body): Json<ShowPatch>,
@@ -178,7 +178,7 @@ pub async fn change(
         book_anew(&app, &host, starts_at).await?;
     }
     let command = Command::ChangeShow(ChangeShow { starts_at: body.starts_at, on_sale_at: body.on_sale_at });
-    let asked = asker(&authorized, trace).asks(command, None, "", &body);
+    let asked = asker(&authorized, whence).asks(command, None, "", &body);
     let asked = asked?;
     let Did { host, .. } = ask(&app, id, asked).await?;
     keep_one_booking(&app, &host).await;
@@ -245,7 +245,7 @@ pub struct ShowCancellation {
 pub async fn cancel(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(id): Path<ShowId>,
     OptionalIdempotencyKey(key): OptionalIdempotencyKey,
     Json(body): Json<ShowCancellation>,
@@ -253,7 +253,7 @@ pub async fn cancel(
     let reason = reason(&body.reason)?;
     let operation = format!("POST /v1/shows/{id}/cancel");
     let asked =
-        asker(&authorized, trace).asks(Command::CancelShow { reason }, key.as_deref(), &operation, &body);
+        asker(&authorized, whence).asks(Command::CancelShow { reason }, key.as_deref(), &operation, &body);
     let Did { host, repeated, .. } = ask(&app, id, asked?).await?;
     tokio::spawn(calls_off(app.clone(), id));
     let response = about(&host, Json(host.read(ShowView::of)));

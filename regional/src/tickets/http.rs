@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::qr;
 use crate::app::App;
-use crate::asking::{Asker, Failed, TraceParent, about, replayed};
+use crate::asking::{Asker, Failed, Whence, about, replayed};
 use crate::host::{Answer, Host};
 use crate::refusals::not_a_ticket;
 use crate::reservations::view::ShowBrief;
@@ -157,14 +157,14 @@ struct Admitted {
 async fn check_in(
     State(app): State<App>,
     authorized: Authorized,
-    TraceParent(trace): TraceParent,
+    whence: Whence,
     Path(show): Path<ShowId>,
     Json(body): Json<Scan>,
 ) -> Result<Response, Failed> {
     check(&body)?;
     // Whether there is such a show, and whether it is ours, comes before what is shown at its door.
     let host = app.hosts.get(show).await?;
-    let answer = admit(&app, &authorized, trace, show, &body).await;
+    let answer = admit(&app, &authorized, whence, show, &body).await;
     app.metrics.check_in(match &answer {
         Ok(_) => "admitted",
         Err(response) if response.status().is_server_error() => "failed",
@@ -183,7 +183,7 @@ fn check(body: &Scan) -> Result<(), Problem> {
 async fn admit(
     app: &App,
     authorized: &Authorized,
-    trace: Option<String>,
+    whence: Whence,
     show: ShowId,
     body: &Scan,
 ) -> Result<Response, Failed> {
@@ -199,7 +199,7 @@ async fn admit(
         at: body.at,
         force: body.force.unwrap_or(false),
     });
-    let asker = Asker { by: authorized.actor().ok().map(common::authz::Actor::user), trace };
+    let asker = Asker::new(authorized, whence, true);
     let asked = asker.asks(command, None, "", &())?;
     let (host, answer) = app.hosts.ask(show, asked).await?;
     let repeated = match answer {

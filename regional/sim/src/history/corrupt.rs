@@ -171,7 +171,7 @@ fn held(history: &History) -> Option<(ShowId, ReservationId, Vec<u32>)> {
 
 fn group(history: &History, events: Vec<Event>) -> Option<Group> {
     let at = committed(history).last()?.1.groups.last()?.at;
-    Some(Group { at, by: None, key: None, trace: None, events })
+    Some(Group { at, by: None, key: None, trace: None, from: None, events })
 }
 
 /// The same event once more; of a reservation under another name, so that only its seats are the same.
@@ -337,7 +337,11 @@ fn nobody(history: &mut History) -> Option<()> {
 
 fn last_ballot(history: &mut History, act: fn(&mut Ballot)) -> Option<()> {
     let (show, at) = committed(history).last().map(|(show, entry)| (show, entry.groups[0].at))?;
-    append(history, show, vec![Group { at, by: None, key: None, trace: None, events: Vec::new() }])?;
+    append(
+        history,
+        show,
+        vec![Group { at, by: None, key: None, trace: None, from: None, events: Vec::new() }],
+    )?;
     for journal in history.journals.iter_mut().filter(|journal| journal.show == show) {
         act(&mut journal.entries.last_mut()?.ballot);
     }
@@ -346,7 +350,11 @@ fn last_ballot(history: &mut History, act: fn(&mut Ballot)) -> Option<()> {
 
 fn two_tails(history: &mut History) -> Option<()> {
     let (show, at) = committed(history).last().map(|(show, entry)| (show, entry.groups[0].at))?;
-    append(history, show, vec![Group { at, by: None, key: None, trace: None, events: Vec::new() }])?;
+    append(
+        history,
+        show,
+        vec![Group { at, by: None, key: None, trace: None, from: None, events: Vec::new() }],
+    )?;
     for (no, journal) in history.journals.iter_mut().filter(|journal| journal.show == show).enumerate() {
         // Of nobody's committed part.
         journal.committed -= 1;

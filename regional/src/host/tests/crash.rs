@@ -58,7 +58,7 @@ pub(super) fn large_show() -> (ShowId, Group) {
     facts.rows = (0..u8::try_from(ROWS).unwrap()).map(row).collect();
     let id = facts.show;
     let events = vec![Event::Created(Box::new(facts))];
-    (id, Group { at: now, by: None, key: None, trace: None, events })
+    (id, Group { at: now, by: None, key: None, trace: None, from: None, events })
 }
 
 /// Waits until so many more were told "done".

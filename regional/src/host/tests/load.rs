@@ -63,7 +63,13 @@ fn command(show: ShowId, what: &str) -> Command {
 
 fn asked(show: ShowId, key: &str, what: &str) -> Asked {
     let id = HEXLOWER.decode(key.as_bytes()).unwrap().try_into().unwrap();
-    Asked { command: command(show, what), by: None, key: Some(Key { id, body: [1; 16] }), trace: None }
+    Asked {
+        command: command(show, what),
+        by: None,
+        key: Some(Key { id, body: [1; 16] }),
+        trace: None,
+        from: None,
+    }
 }
 
 /// The outcome as a line's end: what was done, or that it was not, or that nobody knows.

@@ -42,7 +42,7 @@ fn what_staff_change_over_the_limit_leaves_their_name() {
     let seats = ["B1", "B3", "A3"].map(|s| (s.to_owned(), None)).to_vec();
     let mut change = |by_staff| {
         let command = Command::ChangeSeats(ChangeSeats { reservation: id, seats: seats.clone(), by_staff });
-        refused(stage.ask(Asked { command, by: Some(bob), key: None, trace: None }))
+        refused(stage.ask(Asked { command, by: Some(bob), key: None, trace: None, from: None }))
     };
     assert_eq!(change(false).unwrap_err(), Refusal::SeatLimit { limit: 2 });
     change(true).unwrap();

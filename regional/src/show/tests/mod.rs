@@ -98,7 +98,8 @@ impl Stage {
 
     pub fn of(facts: Created) -> Self {
         let led = Event::Led { epoch: 1, session: 1, attempt: 1 };
-        let group = |event| Group { at: start(), by: None, key: None, trace: None, events: vec![event] };
+        let group =
+            |event| Group { at: start(), by: None, key: None, trace: None, from: None, events: vec![event] };
         let first = vec![group(led), group(Event::Created(Box::new(facts)))];
         let show = Show::fold(None, 1, &first).unwrap().unwrap();
         Self { show, now: start(), journal: vec![first], next: 0 }
@@ -114,7 +115,7 @@ impl Stage {
         let decision = decide(&self.show, &asked, self.now);
         if let Decision::Do(events) = &decision {
             let (by, key, trace) = (asked.by, asked.key, asked.trace);
-            self.append(Group { at: self.now, by, key, trace, events: events.clone() });
+            self.append(Group { at: self.now, by, key, trace, from: None, events: events.clone() });
         }
         decision
     }
@@ -126,7 +127,7 @@ impl Stage {
     }
 
     pub fn tell(&mut self, command: Command) -> Decision {
-        self.ask(Asked { command, by: None, key: None, trace: None })
+        self.ask(Asked { command, by: None, key: None, trace: None, from: None })
     }
 
     pub fn pass(&mut self, secs: i64) {
@@ -145,7 +146,7 @@ impl Stage {
         let reference = "REF".to_owned();
         let by_staff = staff.is_some();
         let command = Command::Reserve(Reserve { id, reference, customer, contact, wish, origin, by_staff });
-        refused(self.ask(Asked { command, by: staff, key: None, trace: None })).map(|()| id)
+        refused(self.ask(Asked { command, by: staff, key: None, trace: None, from: None })).map(|()| id)
     }
 
     pub fn change(&mut self, reservation: ReservationId, seats: &[&str]) -> Result<(), Refusal> {

@@ -127,7 +127,7 @@ fn story() -> Vec<Refusal> {
     let key = |body| Some(Key { id: [1; 16], body: [body; 16] });
     let keyed = |stage: &mut Stage, body| {
         let block = Command::Block { seats: vec!["A4".into()], reason: "x".into() };
-        refused(stage.ask(Asked { command: block, by: None, key: key(body), trace: None }))
+        refused(stage.ask(Asked { command: block, by: None, key: key(body), trace: None, from: None }))
     };
     keyed(&mut stage, 1).unwrap();
     no(keyed(&mut stage, 2));

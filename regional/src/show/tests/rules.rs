@@ -28,7 +28,7 @@ fn no_two_reservations_have_one_id() {
         origin: None,
         waived: Vec::new(),
     };
-    let group = Group { at: stage.now, by: None, key: None, trace: None, events: vec![taken] };
+    let group = Group { at: stage.now, by: None, key: None, trace: None, from: None, events: vec![taken] };
     assert!(stage.show.clone().apply(9, &[group]).unwrap_err().contains("made twice"));
 }
 
@@ -324,7 +324,7 @@ fn a_key_does_one_thing_once_for_a_day() {
             by_staff: false,
         });
         let key = Some(Key { id: [7; 16], body: [body; 16] });
-        stage.ask(Asked { command, by: None, key, trace: None })
+        stage.ask(Asked { command, by: None, key, trace: None, from: None })
     };
     assert!(matches!(asked(&mut stage, "A3", 1), Decision::Do(_)));
     assert_eq!(asked(&mut stage, "A3", 1), Decision::Repeat { seq: 2, index: 0 });

@@ -151,6 +151,6 @@ fn limits() -> Stage {
     let group = stage.wish(Wanted { customer: Some(customer), ..group }).unwrap();
     let seats = ["A1", "A2", "A3", "A4", "B1", "B2", "B3"].map(|name| (name.to_owned(), None)).into();
     let change = Command::ChangeSeats(ChangeSeats { reservation: group, seats, by_staff: true });
-    stage.ask(Asked { command: change, by: Some(staff), key: None, trace: None });
+    stage.ask(Asked { command: change, by: Some(staff), key: None, trace: None, from: None });
     stage
 }

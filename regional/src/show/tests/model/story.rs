@@ -235,6 +235,6 @@ impl Step {
                 Command::ExpireDue
             }
         };
-        Some(Asked { command, by, key, trace: None })
+        Some(Asked { command, by, key, trace: None, from: None })
     }
 }

@@ -1,11 +1,14 @@
 //! The audit log: who did what, when, from where. A line is written in the transaction of the change it
-//! tells of; the table refuses to be changed. What is personal stays out of `before` and `after`.
+//! tells of, or brought by the region that made the change ([`regions`]); the table refuses to be changed. What
+//! is personal stays out of `before` and `after`.
+
+pub mod regions;
 
 use std::str::FromStr;
 
 use axum::extract::State;
 use common::http::{Json, Page, Paging, Query};
-use common::{AuditId, Problem, UserId};
+use common::{AuditId, Problem, RegionName, UserId};
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -53,6 +56,8 @@ pub struct AuditLine {
     pub after: Option<Value>,
     /// From where; empty when not known.
     pub address: String,
+    /// Where it was done; `null`: in no region, but for all of them.
+    pub region: Option<RegionName>,
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -72,6 +77,8 @@ pub struct AuditQuery {
 }
 
 /// The audit log, newest first.
+///
+/// A region's lines come within seconds, or when it has been reached again, and stand where their time puts them.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", operation_id = "list_audit", params(AuditQuery),
     responses((status = 200, description = "Who did what, when, from where", body = Page<AuditLine>)))]
 pub async fn list(State(app): State<App>, Query(query): Query<AuditQuery>) -> Result<Json<Page<AuditLine>>> {
@@ -82,7 +89,7 @@ pub async fn list(State(app): State<App>, Query(query): Query<AuditQuery>) -> Re
         Some(action) => Some(plain("action", action)?),
         None => None,
     };
-    let sql = "SELECT id, at, actor, action, target, before, after, address FROM audit
+    let sql = "SELECT id, at, actor, action, target, before, after, address, region FROM audit
                WHERE ($1::uuid IS NULL OR actor = $1) AND ($2::text IS NULL OR action = $2)
                  AND ($3::timestamptz IS NULL OR at >= $3) AND ($4::uuid IS NULL OR id < $4)
                ORDER BY id DESC LIMIT $5";
@@ -100,6 +107,7 @@ pub async fn list(State(app): State<App>, Query(query): Query<AuditQuery>) -> Re
             before: row.get("before"),
             after: row.get("after"),
             address: row.get("address"),
+            region: row.get::<_, &str>("region").parse().ok(),
         })
         .collect();
     Ok(Json(Page::of(lines, limit, |line| line.id.to_string())))
