@@ -71,16 +71,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
     let feed = feed::server::Server { feed: app.feed.clone(), stop: inner.clone() };
-    let grpc = app
-        .config
-        .peer_tls
-        .load()?
+    let tls = app.config.peer_tls.load()?;
+    let audit = audit::regions::Server { pool: app.pool.clone(), tls: tls.clone() };
+    let grpc = tls
         .server()?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .tcp_nodelay(true)
         .add_service(FeedServer::new(feed))
-        .add_service(AuditLogServer::new(audit::regions::Server { pool: app.pool.clone() }))
+        .add_service(AuditLogServer::new(audit))
         .serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), inner.clone().cancelled_owned());
     let mut grpc = tokio::spawn(grpc);
 

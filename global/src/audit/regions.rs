@@ -1,8 +1,10 @@
 //! What regions bring to the log, over gRPC (`common/proto/audit.proto`): at least once, each line under an id of
-//! its own, so that it is here once.
+//! its own, so that it is here once. Whoever tells proves to be a region's process; a region tells of others' shows
+//! too, of which it keeps the journals.
 
 use common::proto::audit::audit_log_server::AuditLog;
 use common::proto::audit::{Line, TellReply, TellRequest};
+use common::tls::{Tls, names};
 use common::{AuditId, RegionName, UserId};
 use deadpool_postgres::Pool;
 use jiff::Timestamp;
@@ -19,12 +21,23 @@ const LONGEST_JSON: usize = 1 << 20;
 
 pub struct Server {
     pub pool: Pool,
+    /// By which a region proves that it is one.
+    pub tls: Tls,
 }
 
 #[tonic::async_trait]
 impl AuditLog for Server {
     async fn tell(&self, request: Request<TellRequest>) -> std::result::Result<Response<TellReply>, Status> {
+        let caller = self.tls.caller(&request);
         let TellRequest { teller, lines } = request.into_inner();
+        let teller: RegionName =
+            teller.parse().map_err(|_| Status::invalid_argument("this is no region's name"))?;
+        if !caller.is(&names::regional(&teller)) {
+            tracing::warn!(%teller, "lines from somebody who is not who he says");
+            return Err(Status::permission_denied(format!(
+                "the caller's certificate is not one of {teller}"
+            )));
+        }
         if lines.len() > MOST_LINES {
             return Err(Status::invalid_argument("too many lines at once"));
         }
@@ -34,7 +47,7 @@ impl AuditLog for Server {
             match Told::read(line) {
                 Some(line) => told.push(line),
                 None => {
-                    tracing::error!(teller, id, "a region's line is none");
+                    tracing::error!(%teller, id, "a region's line is none");
                     refused.push(id);
                 }
             }
