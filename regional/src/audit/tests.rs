@@ -201,7 +201,7 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
     let (second, _) = stage.buy(customer, &["B1"]);
     stage.cancel(second, None, false).unwrap();
     let lapses = stage.reserve(customer, &["B2"]).unwrap();
-    let ticket = stage.reservation(first).tickets[0].id;
+    let ticket = stage.ticket(first);
     let id = stage.show.plan.facts.show;
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let later = stage.show.starts_at + jiff::SignedDuration::from_hours(1);
