@@ -131,6 +131,25 @@ async fn a_call_that_takes_a_key_gets_one_and_is_settled_under_it() {
     assert!(key.starts_with("gw-") && after[0].header("idempotency-key") == key, "{key}");
 }
 
+#[tokio::test]
+async fn once_an_attempt_may_have_acted_nobody_says_that_nothing_was_done() {
+    let show = new_show();
+    for later in ["show-unavailable", "overloaded"] {
+        let eu = Fake::start(move |_, nth| match nth {
+            0 => Reply::Break,
+            _ => support::json(503, &json!({"code": later, "status": 503})),
+        })
+        .await;
+        let us = Fake::start(|_, _| answer(201, "done")).await;
+        let (gateway, _registry) = gateway(show, eu.url(), &us).await;
+        let path = format!("/v1/shows/{show}/reservations");
+        let asked = gateway.post(&path).header("idempotency-key", "k-1").body("{}").send().await.unwrap();
+        assert_eq!((asked.status().as_u16(), eu.got().len() > 1), (503, true), "{later}");
+        assert!(asked.headers().contains_key("retry-after"));
+        assert_eq!(problem(asked).await["code"], "outcome-unknown", "{later}");
+    }
+}
+
 fn event(seq: u64) -> String {
     format!("id: 1.{seq}\nevent: change\ndata: {{\"n\":{seq}}}\n\n")
 }

@@ -177,7 +177,6 @@ pub mod names {
     }
 }
 
-#[cfg(any(test, feature = "authority"))]
 pub mod authority;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,11 @@ impl Outgoing {
         self.method.is_idempotent() || self.has_key()
     }
 
+    /// Whether it changes nothing (RFC 9110).
+    pub fn is_safe(&self) -> bool {
+        self.method.is_safe()
+    }
+
     pub fn has_key(&self) -> bool {
         self.headers.contains_key("idempotency-key")
     }

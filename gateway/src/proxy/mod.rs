@@ -106,6 +106,7 @@ async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
         avoid: None,
         held: None,
         watches,
+        may_have_acted: false,
     };
     let mut answer = journey.run(rule).await?;
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -146,10 +147,22 @@ struct Journey<'a> {
     held: Option<Held<'a>>,
     /// What is asked for is a stream that outlives its process.
     watches: bool,
+    /// An attempt that has failed may have acted.
+    may_have_acted: bool,
 }
 
 impl Journey<'_> {
+    /// Once an attempt may have acted, that nothing was done by the last one is half the truth.
     async fn run(mut self, rule: BodyRule) -> Result<Response, Problem> {
+        let ended = self.pursue(rule).await;
+        let status = ended.as_ref().map_or_else(|problem| problem.status, Response::status);
+        if self.may_have_acted && status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(Problem::outcome_unknown());
+        }
+        ended
+    }
+
+    async fn pursue(&mut self, rule: BodyRule) -> Result<Response, Problem> {
         let app = self.app;
         loop {
             let upstream = self.place.upstream(app, self.avoid.as_ref());
@@ -249,6 +262,7 @@ impl Journey<'_> {
         let (head, body) = read(asked, answer, self.deadline).await?;
         let again = match Code::read(&body).as_deref() {
             Some("outcome-unknown") if self.outgoing.has_key() => {
+                self.may_have_acted = true;
                 self.may_try_again(asked).await
                     || self.may_change_hands() && self.wait_for_news(self.epoch()).await?
             }
@@ -293,6 +307,7 @@ impl Journey<'_> {
         }
         self.avoid = Some(asked.clone());
         let was_sent = !matches!(fault, Fault::Unreachable(_) | Fault::LeftAlone);
+        self.may_have_acted |= was_sent && !self.outgoing.is_safe();
         let other = self.place.upstream(self.app, self.avoid.as_ref());
         if !was_sent && self.body.is_repeatable() && !Arc::ptr_eq(&other, asked) {
             // Another process of the region, at once: this one has not even been asked.
