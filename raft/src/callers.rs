@@ -52,3 +52,25 @@ impl Callers {
         Err(Status::permission_denied(why))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::tls::authority::{Authority, Holder};
+
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_and_without_tls_there_are_none() {
+        let refused = IntCounter::new("refused", "refused").unwrap();
+        let eu: RegionName = "eu".parse().unwrap();
+        let tls = Authority::new().unwrap().tls(&Holder::Raft(eu.clone())).unwrap();
+        let callers = Callers::new(tls, refused.clone());
+        let nobody = Request::new(());
+        assert!(callers.voter(&nobody).is_err() && callers.regional(&nobody).is_err());
+        assert_eq!(callers.of_region(&nobody, &eu).unwrap_err().code(), tonic::Code::PermissionDenied);
+        assert_eq!(refused.get(), 3);
+        let plain = Callers::new(Tls::plain(), refused.clone());
+        assert!(plain.voter(&nobody).is_ok() && plain.of_region(&nobody, &eu).is_ok());
+        assert_eq!(refused.get(), 3);
+    }
+}
