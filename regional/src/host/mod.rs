@@ -38,6 +38,9 @@ use crate::replicas::peers::Peers;
 use crate::session::Session;
 use crate::show::{Asked, Group, Refusal, Show};
 
+/// How often the own store is looked at for an entry that is on its way to it.
+const ARRIVAL: Duration = Duration::from_millis(5);
+
 /// A full mailbox answers "busy" instead of waiting for ever.
 const MAILBOX: usize = 4_096;
 
@@ -223,11 +226,24 @@ impl Hosts {
             Replayable::Fresh(answer) => return Ok(answer),
             Replayable::Before { seq, index } => (seq, index),
         };
+        self.arrived(show, seq).await?;
         let entry = self.0.means.journal.entry(show, seq).await.map_err(lead::unreadable)?;
         let group = entry.groups.into_iter().nth(index as usize);
         let group =
             group.ok_or_else(|| HostError::Broken(format!("{show}: no group {index} in entry {seq}")))?;
         Ok(Answer::Done { group: Arc::new(group), repeated: true })
+    }
+
+    /// Waits until the own store has an entry: the others may have made it a majority's before.
+    async fn arrived(&self, show: ShowId, seq: u64) -> Result<(), HostError> {
+        let deadline = tokio::time::Instant::now() + ANSWER_DEADLINE;
+        while self.0.means.journal.last(show).await.map_err(lead::unreadable)? < seq {
+            if tokio::time::Instant::now() > deadline {
+                return Err(HostError::OutcomeUnknown);
+            }
+            tokio::time::sleep(ARRIVAL).await;
+        }
+        Ok(())
     }
 
     /// The state of a show that is led here already; the projector reads it instead of the journal.

@@ -193,6 +193,13 @@ impl Journal {
         Ok(row.map(|row| number(&row, "committed")))
     }
 
+    /// The number of the last entry here, committed or not; 0 where the show has no journal here.
+    pub async fn last(&self, show: ShowId) -> Result<u64, JournalError> {
+        let client = self.pool.get().await?;
+        let row = client.query_opt("SELECT seq FROM show_head WHERE show_id = $1", &[&show.0]).await?;
+        Ok(row.map_or(0, |row| number(&row, "seq")))
+    }
+
     /// The last ballot promised: who leads the show, or tried to; none where it has no journal here.
     pub async fn promised(&self, show: ShowId) -> Result<Option<Ballot>, JournalError> {
         let client = self.pool.get().await?;

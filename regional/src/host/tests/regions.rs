@@ -178,6 +178,26 @@ impl Platform {
 
 type Heard = Result<Answer, HostError>;
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_others_have_before_the_own_store_is_told_again_when_it_has_come() {
+    let platform = Platform::start().await;
+    let show = platform.show().await;
+    platform.booked("eu", show, "A1").await;
+    // Nothing can be written into eu's own journal for now; two of three are enough.
+    let mut client = platform.apps["eu"].pool.get().await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE show_journal IN EXCLUSIVE MODE").await.unwrap();
+    let first = platform.book("eu", show, "A2", Some([7; 16])).await.unwrap();
+    assert!(matches!(first, Ok(Answer::Done { repeated: false, .. })), "{first:?}");
+    let again = platform.book("eu", show, "A2", Some([7; 16]));
+    let repeated = &platform.apps["eu"].metrics.commands.repeated;
+    until("the host's word that it was done before", || async { repeated.get() > 0 }).await;
+    transaction.rollback().await.unwrap();
+    let again = again.await.unwrap();
+    assert!(matches!(again, Ok(Answer::Done { repeated: true, .. })), "{again:?}");
+    platform.agree(show).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_booking_needs_two_of_three_regions() {
     let platform = Platform::start().await;
