@@ -29,18 +29,26 @@ pub trait Follower: Send + Sync + 'static {
     fn connection(&self, fault: Option<String>);
 }
 
-/// Follows until `stop`. `movies`: whether the catalogue is wanted.
+/// What a follower wants beside authority.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub movies: bool,
+    /// Secrets, for services that hold personal data.
+    pub month_keys: bool,
+}
+
+/// Follows until `stop`.
 pub async fn follow(
     channel: Channel,
     name: String,
-    movies: bool,
+    wanted: Wanted,
     follower: impl Follower,
     stop: CancellationToken,
 ) {
     loop {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = stream(channel.clone(), &name, movies, &follower) => ended,
+            ended = stream(channel.clone(), &name, wanted, &follower) => ended,
         };
         let why = ended.err().map_or_else(|| "the stream ended".to_owned(), |e| format!("{e:#}"));
         tracing::warn!(why, "feed interrupted");
@@ -53,9 +61,15 @@ pub async fn follow(
     }
 }
 
-async fn stream(channel: Channel, name: &str, movies: bool, follower: &impl Follower) -> anyhow::Result<()> {
+async fn stream(
+    channel: Channel,
+    name: &str,
+    wanted: Wanted,
+    follower: &impl Follower,
+) -> anyhow::Result<()> {
     let after = follower.position().await?;
-    let request = FollowRequest { follower: name.to_owned(), after, movies };
+    let Wanted { movies, month_keys } = wanted;
+    let request = FollowRequest { follower: name.to_owned(), after, movies, month_keys };
     let updates = FeedClient::new(channel).follow(request).await?.into_inner();
     let mut arrived = updates.ready_chunks(MAX_CHUNK);
     // The server beats once a second; silence means that the connection is dead.
@@ -84,7 +98,7 @@ pub async fn apply_to_authority(authority: &Authority, update: &Update) -> anyho
         Some(Kind::Policy(policy)) => authority.set_policy(to_policy(policy).await?),
         Some(Kind::Keys(keys)) => authority.set_keys(&serde_json::from_str::<JwkSet>(&keys.jwks)?),
         Some(Kind::Revocation(revocation)) => apply_revocation(authority, revocation)?,
-        Some(Kind::Movie(_) | Kind::Heartbeat(_)) | None => {}
+        Some(Kind::Movie(_) | Kind::MonthKeys(_) | Kind::Heartbeat(_)) | None => {}
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod loopback;
 pub mod money;
 pub mod ops;
+pub mod personal;
 pub mod problem;
 pub mod proto;
 pub mod region;

@@ -1,4 +1,5 @@
-//! Sealing secrets at rest (private keys) under a key that comes from the environment.
+//! Sealing secrets at rest: private keys under a key that comes from the environment, what is personal under a
+//! key that will be destroyed.
 //!
 //! ChaCha20-Poly1305 (RFC 8439); the nonce is random and stands before the ciphertext; `context` is
 //! authenticated, so that a sealed key cannot be moved to another place.
@@ -12,7 +13,9 @@ use sha2::{Digest, Sha256};
 pub struct SealingKey([u8; 32]);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the sealed value does not open: wrong MARQUEE_MASTER_KEY, or it was altered")]
+#[error(
+    "the sealed value does not open: wrong key (MARQUEE_MASTER_KEY, where it is that), or it was altered"
+)]
 pub struct CannotOpen;
 
 impl SealingKey {
@@ -22,6 +25,22 @@ impl SealingKey {
             return Err("the master key needs at least 16 characters".into());
         }
         Ok(Self(Sha256::digest(text.as_bytes()).into()))
+    }
+
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// One that nobody can guess.
+    pub fn generate() -> Self {
+        let mut bytes = [0; 32];
+        SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
+        Self(bytes)
+    }
+
+    /// For sealing it under another key; it has no other way out.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     fn key(&self) -> LessSafeKey {

@@ -71,7 +71,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         let follower = InMemory::new(app.authority.clone(), feed_dependency, metrics.clone());
         let channel = tls.channel(&config.global_grpc_url, common::tls::names::GLOBAL)?;
         let name = format!("gateway/{}", config.region);
-        tokio::spawn(common::feed::follow(channel, name, false, follower, stop.clone()));
+        tokio::spawn(common::feed::follow(
+            channel,
+            name,
+            common::feed::Wanted::default(),
+            follower,
+            stop.clone(),
+        ));
 
         let listener = tokio::net::TcpListener::bind(&config.listen)
             .await

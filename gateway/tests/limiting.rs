@@ -117,6 +117,7 @@ fn token(key: &SigningKey, role: &str) -> String {
         roles: vec![RoleGrant { role: role.into(), region: None }],
         ver: 1,
         region: None,
+        pk: None,
     };
     key.sign("at+jwt", &claims)
 }

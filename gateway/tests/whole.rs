@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::ShowId;
 use common::proto::feed::feed_server::{Feed, FeedServer};
-use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Keys, Movie, Update, update};
+use common::proto::feed::{
+    FollowRequest, GetMovieRequest, GetPersonKeysRequest, Heartbeat, Keys, Movie, PersonKeys, Update, update,
+};
 use futures::Stream;
 use serde_json::Value;
 use support::registry::FakeRegistry;
@@ -38,7 +40,8 @@ impl Feed for FakeFeed {
     type FollowStream = Events<Update>;
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        assert!(!request.into_inner().movies);
+        let asked = request.into_inner();
+        assert!(!asked.movies && !asked.month_keys);
         let at = |update| Update { position: 1, update: Some(update) };
         let key = common::authz::jwt::SigningKey::generate();
         let jwk = common::authz::jwt::Jwk::ed25519(key.public());
@@ -48,6 +51,13 @@ impl Feed for FakeFeed {
             at(update::Update::Keys(Keys { jwks })),
         ];
         Ok(then_beats(first, at(update::Update::Heartbeat(Heartbeat {}))))
+    }
+
+    async fn get_person_keys(
+        &self,
+        _: Request<GetPersonKeysRequest>,
+    ) -> Result<Response<PersonKeys>, Status> {
+        Err(Status::unimplemented("gateways have no use for them"))
     }
 
     async fn get_movie(&self, _: Request<GetMovieRequest>) -> Result<Response<Movie>, Status> {

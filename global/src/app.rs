@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use common::authz::Authority;
+use common::personal::MonthKeys;
 use common::seal::SealingKey;
 use deadpool_postgres::{Object, Pool};
 
@@ -28,7 +29,9 @@ pub struct Inner {
     pub throttle: Throttle,
     /// Wakes the sender of mail; to be called once what is in the outbox has committed.
     pub mail: Nudge,
-    /// For the tokens in mails.
+    /// For the keys of people in their tokens.
+    pub month_keys: MonthKeys,
+    /// For the tokens in mails, and people's keys.
     pub sealing: SealingKey,
 }
 
@@ -53,10 +56,11 @@ impl App {
         Ok(Self(Arc::new(Inner {
             authority: Authority::new(config.issuer.clone()),
             keys: Arc::new(KeyRing::new(sealing.clone())),
-            feed: Feed::new(feed_pool),
+            feed: Feed::new(feed_pool, sealing.clone()),
             passwords: Passwords::new(&config.argon2)?,
             throttle: Throttle::default(),
             mail: Nudge::default(),
+            month_keys: MonthKeys::default(),
             sealing,
             config,
             pool,

@@ -37,6 +37,9 @@ pub struct Config {
     pub refresh_token_secs: u32,
     /// A signing key is replaced when it is older.
     pub signing_key_days: u32,
+    /// What people without an account told a cinema (an address for one reservation) can be read for so many months
+    /// after the month of the show; then its key is destroyed.
+    pub contacts_kept_months: u16,
     pub argon2: Argon2Config,
     pub bootstrap_admin: BootstrapAdmin,
     pub mail: MailConfig,
@@ -100,6 +103,7 @@ impl Default for Config {
             access_token_secs: 600,
             refresh_token_secs: 2_592_000,
             signing_key_days: 90,
+            contacts_kept_months: 3,
             argon2: Argon2Config::default(),
             bootstrap_admin: BootstrapAdmin::default(),
             mail: MailConfig::default(),
@@ -133,6 +137,9 @@ impl config::Config for Config {
         }
         if self.signing_key_days == 0 {
             problems.push("`signing_key_days` must be at least 1".into());
+        }
+        if !(1..=120).contains(&self.contacts_kept_months) {
+            problems.push("`contacts_kept_months` must be between 1 and 120".into());
         }
         if self.argon2.params().is_err() {
             problems.push("`argon2` has parameters that Argon2 does not take".into());

@@ -17,6 +17,7 @@ mod mail;
 mod metrics;
 mod movies;
 mod passwords;
+mod person_keys;
 mod policy;
 mod routes;
 mod start;
@@ -65,13 +66,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let tasks = TaskTracker::new();
     tasks.spawn(app.feed.clone().watch_head(postgres, inner.clone()));
     let (own_authority, keys) = (app.authority.clone(), app.keys.clone());
-    tasks.spawn(app.feed.clone().follow_own(own_authority, keys, authority, inner.clone()));
+    tasks.spawn(app.feed.clone().follow_own(
+        own_authority,
+        keys,
+        app.month_keys.clone(),
+        authority,
+        inner.clone(),
+    ));
     tasks.spawn(upkeep::run(app.clone(), inner.clone()));
     tasks.spawn(mail::sender::run(app.clone(), transport, inner.clone()));
 
     let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
-    let feed = feed::server::Server { feed: app.feed.clone(), stop: inner.clone() };
     let tls = app.config.peer_tls.load()?;
+    let feed = feed::server::Server { feed: app.feed.clone(), tls: tls.clone(), stop: inner.clone() };
     let audit = audit::regions::Server { pool: app.pool.clone(), tls: tls.clone() };
     let grpc = tls
         .server()?

@@ -11,7 +11,7 @@ use crate::accounts::store::{self, NewAccount};
 use crate::app::App;
 use crate::config::BootstrapAdmin;
 use crate::fault::{Fault, Result};
-use crate::{audit, db, feed, policy};
+use crate::{audit, db, feed, person_keys, policy};
 
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -44,6 +44,9 @@ pub async fn wait_for_schema(
 pub async fn seed(app: &App) -> anyhow::Result<()> {
     let told = |fault: Fault| anyhow::anyhow!(fault.into_problem().detail);
     policy::store::seed(&app.pool).await.map_err(told)?;
+    person_keys::ensure_months(&app.pool, &app.sealing, app.config.contacts_kept_months)
+        .await
+        .map_err(told)?;
     app.keys
         .ensure(&app.pool, app.config.signing_key_days, app.config.access_token_secs)
         .await

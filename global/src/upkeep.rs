@@ -10,6 +10,7 @@ use crate::fault::Result;
 use crate::feed;
 use crate::mail::{outbox, tokens};
 use crate::metrics::METRICS;
+use crate::person_keys;
 
 const SAMPLE: Duration = Duration::from_secs(1);
 /// In samples.
@@ -45,6 +46,10 @@ async fn round(app: &App) -> Result<()> {
     if let Some(position) =
         app.keys.ensure(&app.pool, app.config.signing_key_days, app.config.access_token_secs).await?
     {
+        app.feed.published(position).await;
+    }
+    let kept = app.config.contacts_kept_months;
+    if let Some(position) = person_keys::ensure_months(&app.pool, &app.sealing, kept).await? {
         app.feed.published(position).await;
     }
     Ok(())

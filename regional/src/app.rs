@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use common::authz::Authority;
 use common::authz::jwt::SigningKey;
+use common::personal::MonthKeys;
 use common::tls::Tls;
 use common::{PaymentId, Problem, RegionName, ShowId};
 use deadpool_postgres::{Object, Pool};
@@ -16,6 +17,7 @@ use tonic::transport::Channel;
 
 use crate::audit;
 use crate::config::Config;
+use crate::contacts::Contacts;
 use crate::host::{Host, HostError, Hosts, Means};
 use crate::journal::{Attempts, Journal, Writer};
 use crate::live::Live;
@@ -56,6 +58,7 @@ pub struct Inner {
     /// Who this process is to the others.
     pub tls: Tls,
     pub origins: Origins,
+    pub contacts: Contacts,
     pub metrics: Metrics,
     /// The process was told to stop: streams end.
     pub stop: CancellationToken,
@@ -70,6 +73,8 @@ pub struct Parts {
     /// The one that looks at the pool's connections.
     pub guard: Guard,
     pub authority: Arc<Authority>,
+    /// Followed by the caller.
+    pub month_keys: MonthKeys,
     pub global: Channel,
     pub registry: RegistryClient,
     pub view: RegistryView,
@@ -112,6 +117,7 @@ impl App {
             pool,
             guard,
             authority,
+            month_keys,
             global,
             registry,
             view,
@@ -170,6 +176,7 @@ impl App {
             relay: relay.clone(),
         });
         relay.serve(hosts.clone(), stop.clone());
+        let contacts = Contacts::new(month_keys, global.clone());
         let origins = Origins::new(config.master_key.reveal());
         let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
         let under_way = Mutex::default();
@@ -191,6 +198,7 @@ impl App {
             caught_up,
             tls,
             origins,
+            contacts,
             metrics,
             stop,
             under_way,

@@ -12,14 +12,17 @@ use std::time::Duration;
 use common::authz::jwt::JwkSet;
 use common::authz::{Authority, Inheritance, Policy, Rule};
 use common::catalogue::Movie;
-use common::feed::{Follower, apply_to_authority, follow};
+use common::feed::{Follower, Wanted, apply_to_authority, follow};
 use common::ops::Dependency;
+use common::personal::MonthKeys;
 use common::proto::feed::revocation::Who;
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{self, Update};
+use common::seal::SealingKey;
 use common::{RegionName, SessionId, UserId};
 use deadpool_postgres::{Pool, Transaction};
 use jiff::Timestamp;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,8 @@ use metrics::METRICS;
 
 /// Heartbeats move nothing but the time at which `global` was last heard; that is written this seldom.
 const HEARTBEAT_WRITE_SECS: i64 = 30;
+
+const WANTED: Wanted = Wanted { movies: true, month_keys: true };
 
 /// The policy as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +57,38 @@ impl From<&feed::Policy> for KeptPolicy {
         let roles =
             policy.roles.iter().map(|r| Inheritance { role: r.role.clone(), includes: r.includes.clone() });
         Self { version: policy.version, rules: rules.collect(), roles: roles.collect() }
+    }
+}
+
+/// Where what was heard is kept.
+#[derive(Clone)]
+pub struct Kept {
+    pub pool: Pool,
+    /// For what is secret of it.
+    pub sealing: SealingKey,
+    /// In this process; told here.
+    pub month_keys: MonthKeys,
+}
+
+const MONTH_KEYS: &str = "month-keys";
+
+impl Kept {
+    /// Brings back what was last heard; at boot, as [`load_last`] does with authority.
+    pub async fn load_month_keys(&self) -> anyhow::Result<()> {
+        let row = self.pool.get().await?.query_one("SELECT month_keys FROM feed_state", &[]).await?;
+        let Some(sealed) = row.try_get::<_, Option<&[u8]>>(0)? else { return Ok(()) };
+        let opened = self.sealing.open(MONTH_KEYS, sealed)?;
+        self.month_keys.set(&feed::MonthKeys::decode(opened.as_slice())?)
+    }
+
+    async fn keep_month_keys(
+        &self,
+        transaction: &Transaction<'_>,
+        keys: &feed::MonthKeys,
+    ) -> anyhow::Result<()> {
+        let sealed = self.sealing.seal(MONTH_KEYS, &keys.encode_to_vec());
+        transaction.execute("UPDATE feed_state SET month_keys = $1", &[&sealed]).await?;
+        Ok(())
     }
 }
 
@@ -84,7 +121,7 @@ pub async fn load_last(pool: &Pool, authority: &Authority) -> anyhow::Result<()>
 /// Follows until `stop`. `health` is up as soon as tokens can be checked and rights decided, be it from what
 /// an earlier process heard, and stays up: old news is better than none, and its age is a metric.
 pub fn spawn(
-    pool: Pool,
+    kept: Kept,
     authority: Arc<Authority>,
     channel: Channel,
     region: &RegionName,
@@ -92,13 +129,13 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
     let (kept_position, kept_at_secs) = (AtomicI64::new(0), AtomicI64::new(0));
-    let follower = RegionFollower { pool, authority, health, kept_position, kept_at_secs };
+    let follower = RegionFollower { kept, authority, health, kept_position, kept_at_secs };
     follower.report_ready();
-    tokio::spawn(follow(channel, format!("regional {region}"), true, follower, stop))
+    tokio::spawn(follow(channel, format!("regional {region}"), WANTED, follower, stop))
 }
 
 struct RegionFollower {
-    pool: Pool,
+    kept: Kept,
     authority: Arc<Authority>,
     health: Dependency,
     /// What is in Postgres: the position, and when `heard_at` was written (unix seconds).
@@ -109,7 +146,7 @@ struct RegionFollower {
 #[tonic::async_trait]
 impl Follower for RegionFollower {
     async fn position(&self) -> anyhow::Result<i64> {
-        let client = self.pool.get().await?;
+        let client = self.kept.pool.get().await?;
         let position = client.query_one("SELECT position FROM feed_state", &[]).await?.try_get(0)?;
         self.kept_position.store(position, Ordering::Relaxed);
         METRICS.position.set(position);
@@ -121,7 +158,7 @@ impl Follower for RegionFollower {
         let mut worth_writing = Vec::with_capacity(updates.len());
         for update in updates {
             // What cannot be read is passed over: held fast on it, the stream would bring no revocation any more.
-            let sound = match apply_to_authority(&self.authority, &update).await {
+            let sound = match self.apply_here(&update).await {
                 Ok(()) => true,
                 Err(error) => {
                     tracing::error!(position = update.position, error = %format!("{error:#}"), "an update is not usable");
@@ -156,6 +193,13 @@ impl RegionFollower {
         }
     }
 
+    async fn apply_here(&self, update: &Update) -> anyhow::Result<()> {
+        if let Some(Kind::MonthKeys(keys)) = &update.update {
+            self.kept.month_keys.set(keys)?;
+        }
+        apply_to_authority(&self.authority, update).await
+    }
+
     fn is_worth_writing(&self, update: &Update, now: Timestamp) -> bool {
         let heartbeat = matches!(update.update, Some(Kind::Heartbeat(_)) | None);
         let due = self.kept_at_secs.load(Ordering::Relaxed) + HEARTBEAT_WRITE_SECS <= now.as_second();
@@ -164,12 +208,15 @@ impl RegionFollower {
 
     /// Commits updates with the position they reach. With each: whether it was usable.
     async fn keep(&self, updates: Vec<(Update, bool)>, position: i64, now: Timestamp) -> anyhow::Result<()> {
-        let mut client = self.pool.get().await?;
+        let mut client = self.kept.pool.get().await?;
         let transaction = client.transaction().await?;
         for (update, sound) in updates {
             match update.update {
                 Some(Kind::Policy(policy)) if sound => keep_policy(&transaction, &policy).await?,
                 Some(Kind::Keys(keys)) if sound => keep_keys(&transaction, &keys).await?,
+                Some(Kind::MonthKeys(keys)) if sound => {
+                    self.kept.keep_month_keys(&transaction, &keys).await?;
+                }
                 Some(Kind::Revocation(revocation)) if sound => {
                     keep_revocation(&transaction, &revocation, now).await?;
                 }

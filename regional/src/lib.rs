@@ -13,6 +13,7 @@ pub mod audit;
 pub mod bench;
 pub mod cinemas;
 pub mod config;
+mod contacts;
 pub mod following;
 pub mod halls;
 pub mod host;
@@ -44,6 +45,7 @@ use axum::routing::get;
 use common::authz::{Authority, Permission, Permissions};
 use common::http::{Edge, guarded, with_edge};
 use common::ops::{Dependency, Health};
+use common::personal::MonthKeys;
 use common::seal::SealingKey;
 use deadpool_postgres::Pool;
 use migrations::Schema;
@@ -131,8 +133,12 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let pool = migrations::pool_with(url, connections, Some(guard.hook()))?;
     let Some(()) = until(&stop, &postgres, || Schema::Regional.check(&pool)).await else { return Ok(()) };
     let authority = Authority::new(config.issuer.clone());
-    following::load_last(&pool, &authority).await.context("what was last heard from global")?;
     let sealing = SealingKey::from_text(config.master_key.reveal()).map_err(anyhow::Error::msg)?;
+    let month_keys = MonthKeys::default();
+    let kept =
+        following::Kept { pool: pool.clone(), sealing: sealing.clone(), month_keys: month_keys.clone() };
+    following::load_last(&pool, &authority).await.context("what was last heard from global")?;
+    kept.load_month_keys().await.context("the keys of the months")?;
     let ticket_key = tickets::keys::own_key(&pool, &sealing).await.context("the ticket key")?;
 
     let tls = config.peer_tls.load().context("`peer_tls`")?;
@@ -158,7 +164,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     };
     let session = keeper.start(opened, stop.clone());
     let global = tls.channel(&config.global_grpc_url, common::tls::names::GLOBAL)?;
-    following::spawn(pool.clone(), authority.clone(), global.clone(), &config.region, feed, stop.clone());
+    following::spawn(kept, authority.clone(), global.clone(), &config.region, feed, stop.clone());
 
     let provider = payments::TestProvider::new(
         &config.payments.provider_url,
@@ -172,6 +178,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
         pool: pool.clone(),
         guard,
         authority,
+        month_keys,
         global,
         registry,
         view: view.clone(),

@@ -13,7 +13,9 @@ use common::proto::audit::audit_log_server::{AuditLog, AuditLogServer};
 use common::proto::audit::{Line, TellReply, TellRequest};
 use common::proto::feed::feed_server::{Feed, FeedServer};
 use common::proto::feed::update::Update as Kind;
-use common::proto::feed::{FollowRequest, GetMovieRequest, Heartbeat, Movie, Update};
+use common::proto::feed::{
+    FollowRequest, GetMovieRequest, GetPersonKeysRequest, Heartbeat, Movie, PersonKeys, Update,
+};
 use common::tls::Tls;
 use common::{Money, PaymentId, RefundId, RegionName, SessionId, UserId};
 use jiff::Timestamp;
@@ -110,6 +112,7 @@ impl TestRegion {
             pool: database.pool.clone(),
             guard: Default::default(),
             authority: authority.clone(),
+            month_keys: Default::default(),
             global: Tls::plain().channel(&url, "").unwrap(),
             view: registry.watch(CancellationToken::new()),
             registry,
@@ -142,6 +145,7 @@ impl TestRegion {
             roles: vec![RoleGrant { role: "manager".into(), region: Some(region(home)) }],
             ver: 1,
             region: None,
+            pk: None,
         };
         self.key.sign("at+jwt", &claims)
     }
@@ -293,7 +297,8 @@ impl Feed for FeedService {
                 let updates = state.updates.lock().unwrap()[sent..].to_vec();
                 sent += updates.len();
                 for update in updates {
-                    let whole = matches!(update.update, Some(Kind::Policy(_) | Kind::Keys(_)));
+                    let whole =
+                        matches!(update.update, Some(Kind::Policy(_) | Kind::Keys(_) | Kind::MonthKeys(_)));
                     if (whole || update.position > after) && sender.send(Ok(update)).await.is_err() {
                         return;
                     }
@@ -310,6 +315,13 @@ impl Feed for FeedService {
             }
         });
         Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn get_person_keys(
+        &self,
+        _: tonic::Request<GetPersonKeysRequest>,
+    ) -> Result<tonic::Response<PersonKeys>, tonic::Status> {
+        Err(tonic::Status::unimplemented("nobody has a key here"))
     }
 
     async fn get_movie(

@@ -15,6 +15,7 @@ mod check_in;
 mod client;
 mod contention;
 mod contract;
+mod erasure;
 mod expiry;
 mod journals;
 mod logs;
@@ -67,6 +68,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "bad-input" => bad_input::walk,
     "readme" => readme::walk,
     "schema" => schema::walk,
+    "erasure" => erasure::walk,
     "services" => services::walk,
     "operations" => operations::walk,
     "journals" => journals::walk,

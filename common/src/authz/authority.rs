@@ -151,6 +151,7 @@ mod tests {
             roles: Vec::new(),
             ver: 7,
             region: None,
+            pk: None,
         }
     }
 

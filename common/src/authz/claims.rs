@@ -37,6 +37,9 @@ pub struct Claims {
     /// Where the user wants to be served; absent: nearby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<RegionName>,
+    /// The key that the user's personal data is held under, sealed for the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pk: Option<String>,
 }
 
 /// The authenticated caller.

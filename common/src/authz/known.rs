@@ -109,6 +109,7 @@ mod tests {
             roles: Vec::new(),
             ver: 1,
             region: None,
+            pk: None,
         }
     }
 

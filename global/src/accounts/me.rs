@@ -155,8 +155,8 @@ pub async fn delete(State(app): State<App>, authorized: Authorized, client: Clie
     feed::store::lock(&tx).await?;
     let policy = load(&tx).await?.compile(0).await?;
     let had_admin = has_admin(&tx, &policy).await?;
-    store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(gone)?;
-    outbox::forget(&tx, id).await?;
+    let account = store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(gone)?;
+    outbox::forget(&tx, id, account.user.email.as_deref()).await?;
     let token_version = store::erase(&tx, id).await?;
     if had_admin && !has_admin(&tx, &policy).await? {
         return Err(last_admin().into());

@@ -4,6 +4,7 @@ use common::authz::RoleGrant;
 use common::{RegionName, UserId};
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::User;
 use crate::db;
@@ -14,6 +15,8 @@ pub struct Account {
     pub user: User,
     pub password_hash: Option<String>,
     pub token_version: i64,
+    /// What the account's key is derived from; gone once it is deleted.
+    pub person_salt: Option<Uuid>,
     pub deleted: bool,
 }
 
@@ -41,6 +44,7 @@ impl Account {
             },
             password_hash: row.get("password_hash"),
             token_version: row.get("token_version"),
+            person_salt: row.get("person_salt"),
             deleted: row.get("deleted"),
         }
     }
@@ -51,7 +55,7 @@ macro_rules! select_account {
     ($rest:literal) => {
         concat!(
             "SELECT u.id, u.email, u.username, u.name, u.region, u.email_verified, u.disabled, u.created_at, u.version,
-                    u.password_hash, u.token_version, u.deleted_at IS NOT NULL AS deleted,
+                    u.password_hash, u.token_version, u.person_salt, u.deleted_at IS NOT NULL AS deleted,
                     ARRAY(SELECT role FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_names,
                     ARRAY(SELECT region FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_regions
              FROM users u ",
@@ -184,12 +188,13 @@ pub async fn set_roles(db: &impl GenericClient, id: UserId, roles: &[RoleGrant])
     Ok(db::one(db, sql, &[&id.0]).await?.get(0))
 }
 
-/// Erases what is personal; the row stays for the books. Answers the new token version.
+/// Erases what is personal, and with the salt the key of what is held elsewhere; the row stays for the books.
+/// Answers the new token version.
 pub async fn erase(db: &impl GenericClient, id: UserId) -> Result<i64> {
     db::run(db, "DELETE FROM user_roles WHERE user_id = $1", &[&id.0]).await?;
     let sql =
         "UPDATE users SET email = NULL, username = NULL, name = '', password_hash = NULL, region = NULL,
-                                email_verified = false, deleted_at = now(),
+                                email_verified = false, person_salt = NULL, deleted_at = now(),
                                 token_version = token_version + 1, version = version + 1
                WHERE id = $1 RETURNING token_version";
     let version = db::one(db, sql, &[&id.0]).await?.get(0);

@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::fault::Result;
 use crate::metrics::METRICS;
 use crate::passwords::Check;
+use crate::person_keys;
 use crate::throttle::SlowDown;
 
 /// `grant_type=password` needs `username` and `password`, `grant_type=refresh_token` needs `refresh_token`.
@@ -252,6 +253,10 @@ fn issue(app: &App, account: &Account, session: SessionId, refresh: RefreshToken
         ver: account.token_version,
         // One that the platform no longer has is no wish.
         region: account.user.region.clone().filter(|region| app.config.regions.contains(region)),
+        pk: account.person_salt.and_then(|salt| {
+            let key = person_keys::of(&app.sealing, account.user.id, salt);
+            app.month_keys.to_claim(account.user.id, now, &key)
+        }),
     };
     let access_token = app.keys.sign(ACCESS_TOKEN_TYPE, &claims).ok_or_else(|| {
         Problem::unavailable("starting", "the signing keys are not loaded yet; try again", 1)

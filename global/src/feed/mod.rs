@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::authz::Authority;
-use common::feed::apply_to_authority;
+use common::feed::{Wanted, apply_to_authority};
 use common::ops::Dependency;
+use common::personal::MonthKeys;
 use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{Heartbeat, Update};
+use common::seal::SealingKey;
 use deadpool_postgres::Pool;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,8 @@ const OWN_EFFECT: Duration = Duration::from_secs(1);
 
 struct Inner {
     pool: Pool,
+    /// Opens what followers are told and the database holds sealed.
+    sealing: SealingKey,
     nudge: Notify,
     head: watch::Sender<i64>,
     /// Up to where this process's own authority has followed.
@@ -41,9 +45,9 @@ struct Inner {
 pub struct Feed(Arc<Inner>);
 
 impl Feed {
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: Pool, sealing: SealingKey) -> Self {
         let (head, applied) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self(Arc::new(Inner { pool, nudge: Notify::new(), head, applied }))
+        Self(Arc::new(Inner { pool, sealing, nudge: Notify::new(), head, applied }))
     }
 
     /// Tells followers of a committed write and waits a moment until this process itself acts on it: a
@@ -82,11 +86,11 @@ impl Feed {
     async fn stream(
         &self,
         after: i64,
-        movies: bool,
+        wanted: Wanted,
         out: &mpsc::Sender<Update>,
         stop: &CancellationToken,
     ) -> Result<(), Fault> {
-        let opening = store::opening(&self.0.pool, after).await?;
+        let opening = store::opening(&self.0.pool, &self.0.sealing, after, wanted).await?;
         let mut at = opening.up_to;
         for update in opening.updates {
             if out.send(update).await.is_err() {
@@ -98,7 +102,7 @@ impl Feed {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if *head.borrow_and_update() > at {
-                let batch = store::read(&self.0.pool, at, movies, BATCH).await?;
+                let batch = store::read(&self.0.pool, &self.0.sealing, at, wanted, BATCH).await?;
                 at = batch.up_to;
                 // Also when all of it was of a kind that is not wanted, the position is news.
                 for update in batch.updates.into_iter().chain([heartbeat(at)]) {
@@ -126,6 +130,7 @@ impl Feed {
         self,
         authority: Arc<Authority>,
         keys: Arc<KeyRing>,
+        month_keys: MonthKeys,
         ready: Dependency,
         stop: CancellationToken,
     ) {
@@ -133,8 +138,14 @@ impl Feed {
         while !stop.is_cancelled() {
             let (out, mut updates) = mpsc::channel(64);
             let (feed, token) = (self.clone(), stop.clone());
-            let reader = tokio::spawn(async move { feed.stream(after, false, &out, &token).await });
+            let wanted = Wanted { month_keys: true, ..Wanted::default() };
+            let reader = tokio::spawn(async move { feed.stream(after, wanted, &out, &token).await });
             while let Some(update) = updates.recv().await {
+                if let Some(Kind::MonthKeys(told)) = &update.update
+                    && let Err(error) = month_keys.set(told)
+                {
+                    tracing::error!(%error, "the keys of the months are not usable");
+                }
                 if let Err(error) = self.apply_own(&authority, &keys, &update).await {
                     tracing::warn!(
                         error = format!("{error:#}"),

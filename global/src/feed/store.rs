@@ -4,14 +4,16 @@
 //! transaction, so positions appear in order and whoever has read up to N missed nothing below N.
 
 use common::authz::jwt::JwkSet;
+use common::feed::Wanted;
 use common::proto::feed::{self as proto, Update, revocation, update};
+use common::seal::SealingKey;
 use common::{SessionId, UserId};
 use deadpool_postgres::{GenericClient, Pool};
 use jiff::Timestamp;
 use tokio_postgres::IsolationLevel;
 
 use crate::fault::Result;
-use crate::{db, keys, movies, policy};
+use crate::{db, keys, movies, person_keys, policy};
 
 /// Held by every transaction that writes to the feed, from its start: all take it first, so none can wait
 /// for another in a circle.
@@ -22,6 +24,7 @@ const FEED_LOCK: i64 = 0x6d61_7271_7565_6502;
 pub enum Whole {
     Policy,
     Keys,
+    MonthKeys,
 }
 
 impl Whole {
@@ -29,7 +32,15 @@ impl Whole {
         match self {
             Self::Policy => "policy",
             Self::Keys => "keys",
+            Self::MonthKeys => "month_keys",
         }
+    }
+
+    /// In the order in which they are sent: who can check tokens knows the months already.
+    const ALL: [Self; 3] = [Self::MonthKeys, Self::Policy, Self::Keys];
+
+    fn is_wanted(self, wanted: Wanted) -> bool {
+        self != Self::MonthKeys || wanted.month_keys
     }
 }
 
@@ -108,39 +119,47 @@ pub struct Batch {
     pub up_to: i64,
 }
 
-/// Policy and keys as they are now, marked with the follower's own position, and that position: it starts
+/// What is sent whole, as it is now, marked with the follower's own position, and that position: it starts
 /// over when the feed has never been where the follower says it was (a database restored from a backup).
-pub async fn opening(pool: &Pool, after: i64) -> Result<Batch> {
+pub async fn opening(pool: &Pool, sealing: &SealingKey, after: i64, wanted: Wanted) -> Result<Batch> {
     let mut client = pool.get().await?;
     let tx = snapshot(&mut client).await?;
     let head = head(&tx).await?;
     let after = if (0..=head).contains(&after) { after } else { 0 };
     let mut updates = Vec::new();
-    for whole in [Whole::Policy, Whole::Keys] {
+    for whole in Whole::ALL.into_iter().filter(|whole| whole.is_wanted(wanted)) {
         if version(&tx, whole).await?.is_some() {
-            updates.push(read_whole(&tx, whole, after).await?);
+            updates.push(read_whole(&tx, sealing, whole, after).await?);
         }
     }
     Ok(Batch { updates, up_to: after })
 }
 
 /// What came after a position: at most about `limit` of each kind.
-pub async fn read(pool: &Pool, after: i64, with_movies: bool, limit: i64) -> Result<Batch> {
+pub async fn read(
+    pool: &Pool,
+    sealing: &SealingKey,
+    after: i64,
+    wanted: Wanted,
+    limit: i64,
+) -> Result<Batch> {
     let mut client = pool.get().await?;
     let tx = snapshot(&mut client).await?;
     let mut up_to = head(&tx).await?;
 
     let mut updates = revocations(&tx, after, limit).await?;
     cut(&mut up_to, &updates, limit);
-    if with_movies {
+    if wanted.movies {
         let films = movies::store::changed_after(&tx, after, limit).await?;
         cut(&mut up_to, &films, limit);
         updates.extend(films);
     }
     let sql = "SELECT name, position FROM feed_wholes WHERE position > $1";
     for row in db::rows(&tx, sql, &[&after]).await? {
-        let whole = if row.get::<_, &str>(0) == "policy" { Whole::Policy } else { Whole::Keys };
-        updates.push(read_whole(&tx, whole, row.get(1)).await?);
+        let whole = Whole::ALL.into_iter().find(|whole| whole.name() == row.get::<_, &str>(0));
+        if let Some(whole) = whole.filter(|whole| whole.is_wanted(wanted)) {
+            updates.push(read_whole(&tx, sealing, whole, row.get(1)).await?);
+        }
     }
     updates.retain(|u| u.position <= up_to);
     updates.sort_by_key(|u| u.position);
@@ -178,7 +197,12 @@ async fn revocations(db: &impl GenericClient, after: i64, limit: i64) -> Result<
     Ok(rows.iter().map(update).collect())
 }
 
-async fn read_whole(db: &impl GenericClient, whole: Whole, position: i64) -> Result<Update> {
+async fn read_whole(
+    db: &impl GenericClient,
+    sealing: &SealingKey,
+    whole: Whole,
+    position: i64,
+) -> Result<Update> {
     let update = match whole {
         Whole::Policy => {
             let version = version(db, whole).await?.unwrap_or_default();
@@ -190,6 +214,7 @@ async fn read_whole(db: &impl GenericClient, whole: Whole, position: i64) -> Res
             let jwks = serde_json::to_string(&jwks).expect("keys are plain data");
             update::Update::Keys(proto::Keys { jwks })
         }
+        Whole::MonthKeys => update::Update::MonthKeys(person_keys::months(db, sealing).await?),
     };
     Ok(Update { position, update: Some(update) })
 }

@@ -123,8 +123,11 @@ pub async fn waiting(db: &impl GenericClient) -> Result<(i64, f64)> {
 }
 
 /// What an account is to be told no more, and what its mails carried; for its deletion.
-pub async fn forget(db: &impl GenericClient, user: UserId) -> Result<()> {
-    db::run(db, "DELETE FROM mail_outbox WHERE user_id = $1", &[&user.0]).await?;
+pub async fn forget(db: &impl GenericClient, user: UserId, address: Option<&str>) -> Result<()> {
+    // A forgotten password is asked for by an address alone.
+    let sql =
+        "DELETE FROM mail_outbox WHERE user_id = $1 OR (done_at IS NULL AND lower(address) = lower($2))";
+    db::run(db, sql, &[&user.0, &address]).await?;
     db::run(db, "DELETE FROM mail_tokens WHERE user_id = $1", &[&user.0]).await?;
     Ok(())
 }

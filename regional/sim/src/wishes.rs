@@ -2,7 +2,8 @@
 
 use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use regional::show::{
-    Cancel, ChangeSeats, ChangeShow, CheckIn, Command, Method, NewRefund, Origin, Reserve, StartPayment, Wish,
+    Cancel, ChangeSeats, ChangeShow, CheckIn, Command, Contact, Method, NewRefund, Origin, Reserve,
+    StartPayment, Wish,
 };
 
 use crate::client::Known;
@@ -60,7 +61,7 @@ impl World {
             let id = ReservationId::new(id, at, world.chance32());
             // Guests of one household, too.
             let guest = world.chance.chance(300);
-            let contact = guest.then(|| format!("{}@example.org", world.chance.below(40)));
+            let contact = guest.then(|| Contact::counted(&format!("{}@example.org", world.chance.below(40))));
             let customer = (!guest).then_some(user);
             let origin = Some(Origin(1));
             Command::Reserve(Reserve { id, reference: "R".into(), customer, contact, wish, origin, by_staff })

@@ -14,7 +14,9 @@ use crate::app::App;
 use crate::host::tests::{database, owned_by, process_with, show};
 use crate::host::{Answer, HostError};
 use crate::show::tests::{Stage, facts};
-use crate::show::{Asked, Cancel, ChangeShow, CheckIn, Command, Created, Decision, NewRefund, Reserve, Wish};
+use crate::show::{
+    Asked, Cancel, ChangeShow, CheckIn, Command, Contact, Created, Decision, NewRefund, Reserve, Wish,
+};
 use crate::testing::{FakeGlobal, TestRegion, until};
 
 /// What waits in the outbox: action, target, before, after, address, in order.
@@ -212,7 +214,7 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
         id: waived,
         reference: "REF".into(),
         customer: None,
-        contact: Some("somebody@example.org".into()),
+        contact: Some(Contact::new([1; 6], b"somebody@example.org")),
         wish: Wish::Best { count: 3, kind: Some(crate::halls::layout::SeatType::Premium), category: None },
         origin: None,
         by_staff: true,

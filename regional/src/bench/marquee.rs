@@ -21,8 +21,8 @@ use crate::replicas::recovery::Wanted;
 use crate::replicas::{Membership, ReplicaStore, store};
 use crate::session::Session;
 use crate::show::{
-    Asked, Command, Created, Event, Group, Key, Method, Origin, PlanRow, PlanSeat, PriceLine, Reserve,
-    StartPayment, Wish,
+    Asked, Command, Contact, Created, Event, Group, Key, Method, Origin, PlanRow, PlanSeat, PriceLine,
+    Reserve, StartPayment, Wish,
 };
 
 /// Seats in a row of the shows that are sold.
@@ -135,7 +135,8 @@ impl Marquee {
             id,
             reference: "K7QM2XPD".into(),
             customer: None,
-            contact: Some(format!("guest{}@example.com", rand::random_range(0..100_000))),
+            // As large as a sealed address of twenty letters.
+            contact: Some(Contact::new(rand::random(), &[rand::random(); 51])),
             wish: self.wish(booking),
             origin: Some(Origin(rand::random())),
             by_staff: false,

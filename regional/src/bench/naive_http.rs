@@ -198,6 +198,7 @@ impl Naive {
             expires_in_seconds: expires_at.duration_since(Timestamp::now()).as_secs(),
             customer_id: Some(by),
             contact_email: None,
+            sealed: None,
             payments: Vec::new(),
             tickets: Vec::new(),
             waivers: Vec::new(),

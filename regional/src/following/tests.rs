@@ -2,6 +2,7 @@ use common::MovieId;
 use common::authz::jwt::{Jwk, SigningKey};
 use common::authz::{Actor, Claims, RoleGrant};
 use common::ops::Health;
+use common::personal::Month;
 use common::proto::feed::{Inheritance as WireInheritance, Rule as WireRule, UserVersion};
 
 use super::*;
@@ -58,7 +59,13 @@ fn claims(user: UserId, session: SessionId, ver: i64) -> Claims {
         roles: vec![RoleGrant { role: "manager".into(), region: Some(region("eu")) }],
         ver,
         region: None,
+        pk: None,
     }
+}
+
+fn kept(database: &Database) -> Kept {
+    let sealing = SealingKey::from_text("a master key of tests").unwrap();
+    Kept { pool: database.pool.clone(), sealing, month_keys: MonthKeys::default() }
 }
 
 fn follow_eu(
@@ -69,7 +76,7 @@ fn follow_eu(
     let (health, stop) = (Health::default(), CancellationToken::new());
     let channel = common::tls::Tls::plain().channel(&global.url, "").unwrap();
     let feed = health.needs("feed");
-    spawn(database.pool.clone(), authority.clone(), channel, &region("eu"), feed, stop.clone());
+    spawn(kept(database), authority.clone(), channel, &region("eu"), feed, stop.clone());
     (health, stop)
 }
 
@@ -123,6 +130,52 @@ async fn a_region_starts_from_what_it_last_heard() {
     for name in ["marquee_feed_age_seconds", "marquee_feed_position", "marquee_feed_connected"] {
         assert!(shown.iter().any(|family| family.name() == name), "{name}");
     }
+}
+
+fn month_keys(months: &[(u32, u8)]) -> Kind {
+    let keys =
+        months.iter().map(|(month, byte)| feed::MonthKey { month: *month, key: vec![*byte; 32].into() });
+    Kind::MonthKeys(feed::MonthKeys { keys: keys.collect() })
+}
+
+#[tokio::test]
+async fn keys_of_months_outlive_a_restart_sealed_and_are_forgotten_when_they_are_not_told_again() {
+    let (database, global) = (Database::start().await, FakeGlobal::start().await);
+    let first = kept(&database);
+    first.load_month_keys().await.unwrap();
+    assert!(first.month_keys.near(Month(1)).is_none(), "nothing was ever heard");
+    global.publish(1, month_keys(&[(100, 7), (101, 8)]));
+    let follow = |kept: &Kept, global: &FakeGlobal| {
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let (channel, feed) =
+            (common::tls::Tls::plain().channel(&global.url, "").unwrap(), health.needs("feed"));
+        spawn(kept.clone(), Authority::new("marquee"), channel, &region("eu"), feed, stop.clone());
+        stop
+    };
+    let stop = follow(&first, &global);
+    reached(&database, 1).await;
+    assert_eq!(first.month_keys.of(Month(100)).unwrap().bytes(), &[7; 32]);
+    stop.cancel();
+    let row = database.pool.get().await.unwrap().query_one("SELECT month_keys FROM feed_state", &[]).await;
+    let stored: Vec<u8> = row.unwrap().get(0);
+    assert!(!stored.windows(16).any(|bytes| bytes == [7; 16]), "it is sealed");
+
+    // Another process, while nobody can be asked; then a month is over.
+    let second = kept(&database);
+    second.load_month_keys().await.unwrap();
+    assert_eq!(second.month_keys.of(Month(100)).unwrap().bytes(), &[7; 32]);
+    global.publish(2, month_keys(&[(101, 8), (102, 9)]));
+    let stop = follow(&second, &global);
+    reached(&database, 2).await;
+    stop.cancel();
+    let third = kept(&database);
+    third.load_month_keys().await.unwrap();
+    for keys in [&second.month_keys, &third.month_keys] {
+        assert!(keys.of(Month(100)).is_none());
+        assert_eq!(keys.of(Month(102)).unwrap().bytes(), &[9; 32]);
+    }
+    let sealing = SealingKey::from_text("another key of tests").unwrap();
+    assert!(Kept { sealing, ..third }.load_month_keys().await.is_err());
 }
 
 #[tokio::test]

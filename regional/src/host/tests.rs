@@ -50,6 +50,7 @@ fn process_of(config: Config, url: &str, session: u64, endpoints: Endpoints) -> 
         pool: migrations::pool(url, 8).unwrap(),
         guard: Default::default(),
         authority: Authority::new("marquee"),
+        month_keys: Default::default(),
         global: Tls::plain().channel("http://127.0.0.1:1", "").unwrap(),
         view: registry.watch(CancellationToken::new()),
         registry,

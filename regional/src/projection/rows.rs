@@ -56,6 +56,7 @@ pub(super) struct ShowRow {
 pub(super) struct ReservationRow {
     pub id: ReservationId,
     pub customer: Option<UserId>,
+    /// Sealed.
     pub contact: Option<String>,
     pub reference: String,
     pub status: ReservationStatus,
@@ -149,7 +150,7 @@ impl Rows {
         self.reservations.push(ReservationRow {
             id: held.id,
             customer: held.customer,
-            contact: held.contact.as_deref().map(str::to_owned),
+            contact: held.contact.as_ref().map(ToString::to_string),
             reference: held.reference.to_string(),
             status: held.status,
             created_at: held.created_at.time(),

@@ -16,7 +16,9 @@ use utoipa_axum::routes;
 
 use super::list;
 use super::origin::ClientAddress;
-use super::requests::{ChangedSeats, NewCancellation, NewReservation, contact, wanted, wish};
+use super::requests::{
+    BestSeats, ChangedSeats, NewCancellation, NewReservation, WantedSeat, contact, wanted, wish,
+};
 use super::view::ReservationView;
 use crate::app::App;
 use crate::asking::{Asker, Did, DryRun, Failed, Whence, about, ask, replayed};
@@ -24,7 +26,8 @@ use crate::host::Host;
 use crate::payments::saga;
 use crate::payments::view::RefundView;
 use crate::show::{
-    Cancel, ChangeSeats, Command, Event, Group, Owned, Reservation, Reserve, Show, WithId, quote,
+    Cancel, ChangeSeats, Command, Contact, ContactDigest, Event, Group, Owned, Reservation, Reserve, Show,
+    WithId, quote,
 };
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
@@ -53,6 +56,14 @@ fn reference() -> String {
     (0..8).map(|_| char::from(REFERENCE[rand::random_range(0..REFERENCE.len())])).collect()
 }
 
+/// What an idempotency key stands for: the request, with the contact's keyed digest in its place.
+#[derive(Serialize)]
+struct AskedFor<'a> {
+    seats: &'a Option<Vec<WantedSeat>>,
+    best: &'a Option<BestSeats>,
+    contact: Option<ContactDigest>,
+}
+
 /// Reserve seats
 ///
 /// All of them or none. They are held until `expires_at`; pay before.
@@ -74,31 +85,42 @@ async fn reserve(
     State(app): State<App>,
     authorized: Authorized,
     whence: Whence,
-    ClientAddress(address): ClientAddress,
+    ClientAddress(from): ClientAddress,
     Path(show): Path<ShowId>,
     RequiredIdempotencyKey(key): RequiredIdempotencyKey,
     Json(body): Json<NewReservation>,
 ) -> Result<Response, Failed> {
     let wish = wish(&body)?;
-    let contact = contact(body.contact_email.as_deref())?;
-    let by = authorized.actor()?.user();
+    let address = contact(body.contact_email.as_deref())?;
+    let actor = authorized.actor()?;
+    let by = actor.user();
     let home = app.home_of(show);
     let by_staff = authorized.may(home.as_ref(), "reservation", "cancel");
     // Staff who name a contact reserve for a customer without an account.
-    let customer = (!by_staff || contact.is_none()).then_some(by);
+    let customer = (!by_staff || address.is_none()).then_some(by);
+    let id = ReservationId::new(show, Timestamp::now(), rand::random());
+    let contact = match &address {
+        Some(address) => {
+            let starts_at = app.hosts.get(show).await?.read(|show| show.plan.facts.starts_at);
+            Some(app.contacts.seal(address, id, starts_at, customer.map(|_| actor)).await?)
+        }
+        None => None,
+    };
+    let asked_for =
+        AskedFor { seats: &body.seats, best: &body.best, contact: contact.as_ref().map(Contact::digest) };
     let command = Command::Reserve(Reserve {
-        id: ReservationId::new(show, Timestamp::now(), rand::random()),
+        id,
         reference: reference(),
         customer,
         contact,
         wish,
         // Staff reserve for others: their own address says nothing about the customer.
-        origin: address.filter(|_| !by_staff).map(|address| app.origins.of(show, address)),
+        origin: from.filter(|_| !by_staff).map(|from| app.origins.of(show, from)),
         by_staff,
     });
     let asker = Asker::new(&authorized, whence, by_staff);
     let operation = format!("POST /v1/shows/{show}/reservations");
-    let asked = asker.asks(command, Some(&key), &operation, &body)?;
+    let asked = asker.asks(command, Some(&key), &operation, &asked_for)?;
     let answer = ask(&app, show, asked).await;
     app.metrics.reservation(match &answer {
         Ok(_) => "reserved",
@@ -108,6 +130,7 @@ async fn reserve(
     let Did { host, group, repeated } = answer?;
     let view = group.and_then(|group| host.read(|show| ReservationView::first(show, &group)));
     let view = view.ok_or_else(|| Problem::internal("a reservation left no event"))?;
+    let view = app.contacts.revealed(&authorized, view).await;
     let location = HeaderValue::from_str(&format!("/v1/reservations/{}", view.id));
     let location = location.map_err(Problem::internal)?;
     let response = about(&host, (StatusCode::CREATED, [(header::LOCATION, location)], Json(view)));
@@ -140,6 +163,7 @@ async fn read(
 ) -> Result<Response, Problem> {
     let (host, reservation) = visible(&app, &authorized, id).await?;
     let view = host.read(|show| ReservationView::of(show, reservation.with_id()));
+    let view = app.contacts.revealed(&authorized, view).await;
     Ok(about(&host, Json(view)))
 }
 
@@ -172,13 +196,19 @@ async fn change(
     let asked = asker.asks(command, key.as_deref(), &operation, &body)?;
     let keyed = asked.key.is_some();
     let Did { host, repeated, .. } = ask(&app, id.show(), asked).await?;
-    let response = present(&host, id)?;
+    let response = present(&app, &authorized, &host, id).await?;
     Ok(if repeated && keyed { replayed(response) } else { response })
 }
 
-fn present(host: &Host, id: ReservationId) -> Result<Response, Problem> {
+async fn present(
+    app: &App,
+    authorized: &Authorized,
+    host: &Host,
+    id: ReservationId,
+) -> Result<Response, Problem> {
     let view = host.read(|show| show.reservations.get(&id).map(|r| ReservationView::of(show, r)));
     let view = view.ok_or_else(|| Problem::not_found("reservation"))?;
+    let view = app.contacts.revealed(authorized, view).await;
     Ok(about(host, Json(view)))
 }
 
@@ -233,6 +263,7 @@ async fn cancel(
     if dry.dry_run == Some(true) {
         let quote = offer.map_err(|refusal| Problem::from(refusal).into_response())?;
         let reservation = host.read(|show| ReservationView::of(show, reservation.with_id()));
+        let reservation = app.contacts.revealed(&authorized, reservation).await;
         return Ok(about(&host, Json(CanceledView { reservation, refund: None, quote, dry_run: true })));
     }
     let refund = RefundId::new(id.show(), Timestamp::now(), rand::random());
@@ -249,7 +280,9 @@ async fn cancel(
         tracing::warn!(%refund, %stuck, "a refund is not finished yet");
     }
     let kept = offer.map_or(0, |offer| offer.fee.amount);
-    let response = canceled(&host, id, refund, kept)?;
+    let mut view = canceled(&host, id, refund, kept)?;
+    view.reservation = app.contacts.revealed(&authorized, view.reservation).await;
+    let response = about(&host, Json(view));
     Ok(if repeated { replayed(response) } else { response })
 }
 
@@ -265,7 +298,7 @@ fn canceled(
     id: ReservationId,
     refund: Option<RefundId>,
     kept: i64,
-) -> Result<Response, Problem> {
+) -> Result<CanceledView, Problem> {
     let view = host.read(|show| {
         let reservation = ReservationView::of(show, show.reservations.get(&id)?);
         let refund = refund.and_then(|id| show.refunds.get(&id)).map(|r| RefundView::of(show, r));
@@ -273,8 +306,7 @@ fn canceled(
         let quote = QuoteView { refund: back, fee: show.plan.money(if refund.is_some() { kept } else { 0 }) };
         Some(CanceledView { reservation, refund, quote, dry_run: false })
     });
-    let view = view.ok_or_else(|| Problem::not_found("reservation"))?;
-    Ok(about(host, Json(view)))
+    view.ok_or_else(|| Problem::not_found("reservation"))
 }
 
 fn offer(

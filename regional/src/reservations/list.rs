@@ -78,7 +78,9 @@ pub(super) async fn own(
         }
     }
     found.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
-    Ok(Json(reservations(&found, limit).map_err(db_failed)?))
+    let mut page = reservations(&found, limit).map_err(db_failed)?;
+    app.contacts.reveal(&authorized, &mut page.items).await;
+    Ok(Json(page))
 }
 
 fn id(row: &Row) -> anyhow::Result<ReservationId> {
@@ -110,6 +112,7 @@ SELECT r.*, s.view AS show, s.currency FROM reservations r JOIN shows s ON s.id 
 )]
 pub(super) async fn of_show(
     State(app): State<App>,
+    authorized: Authorized,
     Path(show): Path<ShowId>,
     Query(query): Query<ShowListing>,
 ) -> Result<Json<Page<ReservationView>>, Problem> {
@@ -126,7 +129,9 @@ pub(super) async fn of_show(
         .query(OF_SHOW, &[&show.0, &created_at, &own, &(limit + 1)])
         .await
         .map_err(db_failed)?;
-    Ok(Json(reservations(&rows, limit).map_err(db_failed)?))
+    let mut page = reservations(&rows, limit).map_err(db_failed)?;
+    app.contacts.reveal(&authorized, &mut page.items).await;
+    Ok(Json(page))
 }
 
 /// A cursor's content, time and id; shared by the lists that are newest first.
@@ -158,7 +163,7 @@ fn reservation(row: &Row) -> anyhow::Result<ReservationView> {
         reference: row.get("reference"),
         status: named(row.get("status"))?,
         customer: row.get::<_, Option<uuid::Uuid>>("customer").map(UserId),
-        contact: row.get("contact"),
+        contact: row.get::<_, Option<&str>>("contact").and_then(|text| text.parse().ok()),
         created_at: row.get("created_at"),
         expires_at: row.get("expires_at"),
         rest: serde_json::from_str(row.get("rest"))?,

@@ -11,17 +11,18 @@ use crate::show::Wish;
 const MAX_SEATS: usize = 100;
 const MAX_NAME: usize = 16;
 
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+// Not to be written again: what an idempotency key stands for is digested, and no digest may tell whether an
+// address was right.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewReservation {
     /// These seats, all of them or none. Either this or `best`.
     #[schema(min_items = 1, max_items = 100)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seats: Option<Vec<WantedSeat>>,
     /// The best that are free.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<BestSeats>,
-    /// Of the customer, where staff reserve for one.
+    /// Of the customer, where staff reserve for one. Kept under a key that is destroyed with the account, or, where
+    /// staff reserve for somebody without one, some months after the show.
     #[schema(max_length = 254, example = "ada@example.org")]
     pub contact_email: Option<String>,
 }

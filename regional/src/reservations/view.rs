@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::halls::layout::SeatType;
-use crate::show::{Event, Group, Line, Reservation, ReservationStatus, Show, TicketStatus, Waiver, WithId};
+use crate::show::{
+    Contact, Event, Group, Line, Reservation, ReservationStatus, Show, TicketStatus, Waiver, WithId,
+};
 use crate::shows::view::local_text;
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -24,7 +26,11 @@ pub struct ReservationView {
     /// Seconds left to pay, by our clock; 0 once it is over.
     pub expires_in_seconds: i64,
     pub customer_id: Option<UserId>,
+    /// Absent once its key is destroyed; to others than the customer also while the keys cannot be had.
     pub contact_email: Option<String>,
+    /// What `contact_email` is opened from ([`crate::contacts`]).
+    #[serde(skip)]
+    pub sealed: Option<Contact>,
     pub payments: Vec<PaymentId>,
     pub tickets: Vec<TicketBrief>,
     /// Rules that staff set aside for it: which, who and when.
@@ -91,7 +97,8 @@ impl ReservationView {
             expires_at: reservation.expires_at.time(),
             expires_in_seconds: seconds_left(reservation.status, reservation.expires_at.time()),
             customer_id: reservation.customer,
-            contact_email: reservation.contact.as_deref().map(str::to_owned),
+            contact_email: None,
+            sealed: reservation.contact.clone(),
             payments: show.payments_of(&reservation).map(|payment| payment.id).collect(),
             tickets: reservation
                 .tickets()
@@ -167,7 +174,7 @@ pub struct Stored {
     pub reference: String,
     pub status: ReservationStatus,
     pub customer: Option<UserId>,
-    pub contact: Option<String>,
+    pub contact: Option<Contact>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub rest: Rest,
@@ -199,7 +206,8 @@ impl From<Stored> for ReservationView {
             expires_at: stored.expires_at,
             expires_in_seconds: seconds_left(stored.status, stored.expires_at),
             customer_id: stored.customer,
-            contact_email: stored.contact,
+            contact_email: None,
+            sealed: stored.contact,
             payments: stored.rest.p,
             tickets: stored
                 .rest

@@ -450,7 +450,7 @@ impl Reservation {
             own: reservation.own(),
             reference: reference.as_str().into(),
             customer: *customer,
-            contact: contact.as_deref().map(Into::into),
+            contact: contact.clone(),
             seats: lines,
             given_up: ThinVec::new(),
             status: ReservationStatus::Reserved,

@@ -1,10 +1,9 @@
 //! Whose reservations are whose: by customer, by contact, and by the address they came from, so that the
 //! limits of one buyer are checked without a look at all the others.
 
-use std::hash::{Hash, Hasher};
-
 use common::UserId;
 
+use super::contact::{Contact, ContactDigest};
 use super::event::Origin;
 use super::index::{Index, hash};
 use super::slab::{Slab, Slot, WithId, push};
@@ -20,15 +19,8 @@ pub(super) struct Buyers {
     before: Vec<[Option<Slot>; 3]>,
 }
 
-/// A contact, however its letters are written.
-struct Folded<'a>(&'a str);
-
-impl Hash for Folded<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for byte in self.0.bytes() {
-            state.write_u8(byte.to_ascii_lowercase());
-        }
-    }
+fn digest(reservation: &Reservation) -> Option<ContactDigest> {
+    reservation.contact.as_ref().map(Contact::digest)
 }
 
 impl Buyers {
@@ -39,10 +31,9 @@ impl Buyers {
             let same = |other: Slot| all[other].customer == Some(customer);
             self.customers.replace(hash(new.customer), slot, same, |other| hash(all[other].customer))
         });
-        let contact = new.contact.as_deref().and_then(|contact| {
-            let of = |other: Slot| all[other].contact.as_deref().unwrap_or_default();
-            let same = |other| of(other).eq_ignore_ascii_case(contact);
-            self.contacts.replace(hash(Folded(contact)), slot, same, |other| hash(Folded(of(other))))
+        let contact = digest(new).and_then(|contact| {
+            let same = |other: Slot| digest(&all[other]) == Some(contact);
+            self.contacts.replace(hash(Some(contact)), slot, same, |other| hash(digest(&all[other])))
         });
         let origin = new.origin().and_then(|origin| {
             let same = |other: Slot| all[other].origin() == Some(origin);
@@ -63,10 +54,10 @@ impl Buyers {
     pub fn of_contact<'a>(
         &'a self,
         all: &'a Slab<Reservation>,
-        contact: &str,
+        contact: ContactDigest,
     ) -> impl Iterator<Item = WithId<'a, Reservation>> + use<'a> {
-        let same = |slot: Slot| all[slot].contact.as_deref().is_some_and(|c| c.eq_ignore_ascii_case(contact));
-        self.back_from(all, self.contacts.find(hash(Folded(contact)), same), 1)
+        let same = |slot: Slot| digest(&all[slot]) == Some(contact);
+        self.back_from(all, self.contacts.find(hash(Some(contact)), same), 1)
     }
 
     pub fn of_origin<'a>(

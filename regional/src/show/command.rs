@@ -3,6 +3,7 @@
 use common::{PaymentId, RefundId, ReservationId, TicketId, UserId};
 use jiff::Timestamp;
 
+use super::contact::Contact;
 use super::event::{Created, Event, Key, Origin};
 use super::payment::Method;
 use crate::halls::layout::SeatType;
@@ -77,7 +78,7 @@ pub struct Reserve {
     /// Short, for people: on the mail, at the counter.
     pub reference: String,
     pub customer: Option<UserId>,
-    pub contact: Option<String>,
+    pub contact: Option<Contact>,
     pub wish: Wish,
     /// Where the request came from, if that tells anything.
     pub origin: Option<Origin>,

@@ -10,6 +10,7 @@ use super::command::{
     Asked, Cancel, ChangeSeats, CheckIn, Command, Decision, NewRefund, Outcome, Refusal, Reserve,
     StartPayment, Wish,
 };
+use super::contact::{Contact, ContactDigest};
 use super::event::{Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
 use super::manage;
 use super::moment::Moment;
@@ -84,7 +85,7 @@ fn reserve(show: &Show, command: &Reserve, now: Timestamp) -> Decided {
         Wish::Best { count, kind, category } => best(show, *count, *kind, category.as_deref())?,
     };
     no_companion_alone(show, &indices(&seats))?;
-    let (customer, contact) = (command.customer, command.contact.as_deref());
+    let (customer, contact) = (command.customer, command.contact.as_ref().map(Contact::digest));
     let had = had(show, customer, contact, now);
     let held_since = had.held_since;
     let checks: Checks<'_> = &[
@@ -138,7 +139,7 @@ struct Had {
     held_since: Option<Timestamp>,
 }
 
-fn had(show: &Show, customer: Option<UserId>, contact: Option<&str>, now: Timestamp) -> Had {
+fn had(show: &Show, customer: Option<UserId>, contact: Option<ContactDigest>, now: Timestamp) -> Had {
     let mut had = Had { seats: 0, held_since: None };
     for reservation in show.of_buyer(customer, contact) {
         had.seats += reservation.seats.len();
@@ -189,7 +190,7 @@ fn change_seats(show: &Show, command: &ChangeSeats, now: Timestamp) -> Decided {
         return Ok(Vec::new());
     }
     no_companion_alone(show, &indices(&seats))?;
-    let (customer, contact) = (reservation.customer, reservation.contact.as_deref());
+    let (customer, contact) = (reservation.customer, reservation.contact.as_ref().map(Contact::digest));
     // Who takes no more than before is not held to limits that staff, or another hand, has gone over.
     let more = seats.len().saturating_sub(reservation.seats.len());
     let limited = |check: &dyn Fn() -> Result<(), Refusal>| if more == 0 { Ok(()) } else { check() };

@@ -13,6 +13,7 @@ use common::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::contact::Contact;
 use super::payment::Method;
 use crate::halls::layout::SeatType;
 
@@ -90,8 +91,9 @@ written_and_read! {
             reference: String,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             customer: Option<UserId>,
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            contact: Option<String>,
+            /// `contact` in what was written before contacts were sealed.
+            #[serde(default, rename = "sealed", alias = "contact", skip_serializing_if = "Option::is_none")]
+            contact: Option<Contact>,
             seats: Vec<SeatLine>,
             expires_at: Timestamp,
             /// Since when this buyer has held seats without paying, where that began before this reservation.

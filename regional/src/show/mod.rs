@@ -10,6 +10,7 @@ mod apply;
 mod best;
 mod buyers;
 mod command;
+mod contact;
 mod decide;
 mod event;
 mod index;
@@ -30,6 +31,7 @@ pub use command::{
     Asked, Cancel, ChangeSeats, ChangeShow, CheckIn, Command, CreateShow, Decision, KeyUse, NewRefund,
     Outcome, Refusal, Reserve, StartPayment, Wish,
 };
+pub use contact::{Contact, ContactDigest};
 pub use decide::{chosen, decide, due};
 pub use event::{
     Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, Origin, PlanRow, PlanSeat, PriceLine,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
 
 use super::buyers::Buyers;
+use super::contact::{Contact, ContactDigest};
 use super::event::{Key, Origin, Rule, SeatLine};
 use super::index::{Index, hash};
 use super::keys::Keys;
@@ -109,7 +110,7 @@ pub struct Reservation {
     pub(super) own: [u8; 10],
     pub reference: Box<str>,
     pub customer: Option<UserId>,
-    pub contact: Option<Box<str>>,
+    pub contact: Option<Contact>,
     /// What it holds now; empty once it is over.
     pub seats: ThinVec<Line>,
     /// What it last held, for showing it when it is over.
@@ -322,7 +323,7 @@ impl Show {
     pub fn of_buyer<'a>(
         &'a self,
         customer: Option<UserId>,
-        contact: Option<&str>,
+        contact: Option<ContactDigest>,
     ) -> impl Iterator<Item = WithId<'a, Reservation>> + use<'a> {
         let (buyers, all) = (&self.buyers, &self.reservations);
         let own = customer.map(|customer| buyers.of_customer(all, customer));
@@ -333,7 +334,7 @@ impl Show {
     }
 
     /// Seats held or bought by the customer, or for the same contact.
-    pub fn seats_of(&self, customer: Option<UserId>, contact: Option<&str>) -> usize {
+    pub fn seats_of(&self, customer: Option<UserId>, contact: Option<ContactDigest>) -> usize {
         self.of_buyer(customer, contact).map(|r| r.seats.len()).sum()
     }
 

@@ -5,7 +5,7 @@ use jiff::Zoned;
 use super::*;
 
 fn guest(contact: &str, seats: &[&str]) -> Wanted {
-    Wanted { contact: Some(contact.into()), ..Wanted::seats(seats) }
+    Wanted { contact: Some(Contact::counted(contact)), ..Wanted::seats(seats) }
 }
 
 fn from(origin: u64, seats: &[&str]) -> Wanted {

@@ -24,7 +24,7 @@ pub(crate) struct Stage {
 pub(crate) struct Wanted {
     pub wish: Wish,
     pub customer: Option<UserId>,
-    pub contact: Option<String>,
+    pub contact: Option<Contact>,
     pub origin: Option<Origin>,
     pub staff: Option<UserId>,
 }

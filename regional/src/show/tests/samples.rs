@@ -43,6 +43,45 @@ fn limits_in_format_1_still_fold() {
     assert_eq!(staff.seats.len(), 7);
 }
 
+/// Another, with contacts as they are sealed; `limits` has one from before.
+const FORMAT_1_SEALED: &str = include_str!("format_1_sealed.jsonl");
+
+#[test]
+fn contacts_in_format_1_still_fold_sealed_or_not() {
+    let fold = |sample: &str| {
+        let folded = (1..).zip(sample.lines()).fold(None, |show, (seq, line)| {
+            Show::fold(show, seq, &decode(1, line.as_bytes()).unwrap()).unwrap()
+        });
+        folded.unwrap()
+    };
+    let show = fold(FORMAT_1_SEALED);
+    let contacts: Vec<_> = show.reservations.values().map(|r| r.contact.clone()).collect();
+    let of = |digest: u8, sealed: &[u8]| Some(Contact::new([digest; 6], sealed));
+    assert_eq!(contacts, [of(1, b"one"), of(1, b"other"), of(2, b""), None]);
+    assert_eq!(show.seats_of(None, contacts[1].as_ref().map(Contact::digest)), 2);
+    assert!(!FORMAT_1_SEALED.contains("\"contact\""), "only what is sealed is written");
+
+    // Before contacts were sealed they stood as they were written; they are counted, and not shown.
+    let show = fold(FORMAT_1_LIMITS);
+    let written = show.reservations.values().next().unwrap().contact.clone().unwrap();
+    assert_eq!(
+        (written.digest(), written.sealed()),
+        (Contact::counted("gUEST@EXAMPLE.COM").digest(), &[][..])
+    );
+    assert!(FORMAT_1_LIMITS.contains(r#""contact":"Guest@example.com""#));
+}
+
+#[test]
+fn a_contact_that_is_neither_sealed_nor_an_address_is_refused() {
+    let line = FORMAT_1_SEALED.lines().nth(1).unwrap();
+    assert!(decode(1, line.as_bytes()).is_ok());
+    for bad in ["AAAA", "not base64!", ""] {
+        let sealed = Contact::new([1; 6], b"one").to_string();
+        let altered = line.replace(&sealed, bad);
+        assert!(altered != line && decode(1, altered.as_bytes()).is_err(), "{bad}");
+    }
+}
+
 /// Every kind of event stands in the sample; a new kind needs a new sample line.
 #[test]
 fn the_sample_has_every_kind_of_event() {
@@ -127,6 +166,21 @@ fn write_sample() {
     stage.tell(Command::CancelShow { reason: "no power".into() });
     write(&stage, &path);
     write(&limits(), &format!("{path}.limits"));
+    write(&sealed(), &format!("{path}.sealed"));
+}
+
+fn sealed() -> Stage {
+    let mut stage = Stage::new();
+    let wanted = |seat: &str, contact: Option<Contact>| Wanted { contact, ..Wanted::seats(&[seat]) };
+    for (seat, contact) in [
+        ("B1", Some(Contact::new([1; 6], b"one"))),
+        ("B2", Some(Contact::new([1; 6], b"other"))),
+        ("B3", Some(Contact::new([2; 6], b""))),
+        ("B4", None),
+    ] {
+        stage.wish(wanted(seat, contact)).unwrap();
+    }
+    stage
 }
 
 fn write(stage: &Stage, path: &str) {
@@ -140,7 +194,7 @@ fn limits() -> Stage {
     let (customer, staff) = (UserId::new(), UserId::new());
     let own = |names: &[&str]| Wanted {
         customer: Some(customer),
-        contact: Some("Guest@example.com".into()),
+        contact: Some(Contact::counted("Guest@example.com")),
         origin: Some(Origin(7)),
         ..Wanted::seats(names)
     };

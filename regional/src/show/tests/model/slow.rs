@@ -17,7 +17,7 @@ pub struct SeatNow {
 
 pub struct Booking {
     customer: Option<UserId>,
-    contact: Option<String>,
+    contact: Option<Contact>,
     origin: Option<Origin>,
     pub seats: Vec<Line>,
     /// Given up and not had again.
@@ -135,11 +135,10 @@ impl Slow {
         SignedDuration::from_secs(self.facts.hold_secs.into())
     }
 
-    fn of_buyer(&self, customer: Option<UserId>, contact: Option<&str>) -> Vec<&Booking> {
-        let small = |text: &str| text.to_lowercase();
+    fn of_buyer(&self, customer: Option<UserId>, contact: Option<ContactDigest>) -> Vec<&Booking> {
         let same = |b: &&Booking| {
             (customer.is_some() && b.customer == customer)
-                || (contact.is_some() && b.contact.as_deref().map(small) == contact.map(small))
+                || (contact.is_some() && b.contact.as_ref().map(Contact::digest) == contact)
         };
         self.bookings.values().filter(same).collect()
     }
@@ -384,7 +383,7 @@ impl Slow {
 
     fn against_the_count(
         &self,
-        buyer: (Option<UserId>, Option<&str>),
+        buyer: (Option<UserId>, Option<ContactDigest>),
         origin: Option<Origin>,
         more: usize,
         reasons: &mut Reasons,
@@ -401,7 +400,11 @@ impl Slow {
         }
     }
 
-    fn held_since(&self, buyer: (Option<UserId>, Option<&str>), now: Timestamp) -> Option<Timestamp> {
+    fn held_since(
+        &self,
+        buyer: (Option<UserId>, Option<ContactDigest>),
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let mut since = None;
         for (id, b) in &self.bookings {
             let same = self.of_buyer(buyer.0, buyer.1).iter().any(|other| std::ptr::eq(*other, b));
@@ -416,7 +419,7 @@ impl Slow {
 
     fn against_reserving(&self, wish: &Reserve, now: Timestamp, reasons: &mut Reasons) {
         self.against_the_time(now, reasons);
-        let buyer = (wish.customer, wish.contact.as_deref());
+        let buyer = (wish.customer, wish.contact.as_ref().map(Contact::digest));
         let count = match &wish.wish {
             Wish::Seats(wanted) => {
                 if self.against_seats(wanted, None, reasons).is_some() {
@@ -494,7 +497,7 @@ impl Slow {
         self.against_gaps(&names, own, reasons);
         if lines.len() > booking.seats.len() {
             let more = lines.len() - booking.seats.len();
-            let buyer = (booking.customer, booking.contact.as_deref());
+            let buyer = (booking.customer, booking.contact.as_ref().map(Contact::digest));
             self.against_the_count(buyer, booking.origin, more, reasons);
         }
     }
@@ -680,7 +683,7 @@ impl Slow {
                     }
                     Wish::Best { count, kind, .. } => self.given(events, *count, *kind)?,
                 };
-                let buyer = (wish.customer, wish.contact.as_deref());
+                let buyer = (wish.customer, wish.contact.as_ref().map(Contact::digest));
                 let since = self.held_since(buyer, now).unwrap_or(now);
                 self.hold_seats(wish.id, &lines);
                 let booking = Booking {

@@ -147,7 +147,8 @@ impl Step {
                 id: ReservationId::new(show, now, chance),
                 reference: "R".into(),
                 customer: (who % 3 != 2).then(|| person(who)),
-                contact: (!who.is_multiple_of(3)).then(|| format!("{}@EXAMPLE.org", who / 6)),
+                contact: (!who.is_multiple_of(3))
+                    .then(|| Contact::counted(&format!("{}@EXAMPLE.org", who / 6))),
                 wish,
                 origin: (who % 4 != 3).then_some(Origin(u64::from(who % 4 / 2))),
                 by_staff: staff,
