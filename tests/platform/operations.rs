@@ -25,6 +25,7 @@ pub async fn walk(world: Arc<World>) {
     redis(world, &show, &customer).await;
     postgres(world, &show, &customer).await;
     gateway(world, &show, &customer).await;
+    whole_region(world).await;
     // Last, and with a fresh token: while it is down nobody signs in.
     global(world, &show).await;
 }
@@ -276,6 +277,40 @@ async fn gateway(world: &World, show: &Show, customer: &Client) {
     start(world, "us", Some("gateway")).await;
     ready(world, "us", "gateway").await;
     stage::buy(customer, &show.id, &["E2"]).await;
+}
+
+/// Every process of it at once: gateway, services, voter, Postgres, Redis.
+async fn whole_region(world: &World) {
+    let show = stage::new_show(world, "eu", 4, 10).await;
+    let customer = world.customer("us").await.client;
+    let (paid, _) = stage::buy(&customer, &show.id, &["A1"]).await;
+    let held = stage::reserve(&customer, &show.id, &["A2"]).await;
+    let owner = stage::owner(world, &show.id).await;
+    step(&format!(
+        "kill -9 of all of {owner}: what was sold stays sold, what was held is paid, selling goes on"
+    ));
+    assert_eq!(owner, "eu", "a new show is sold at home");
+    kill(world, &owner, None).await;
+    let killed = Instant::now();
+    let call = customer.post_once(&format!("/v1/shows/{}/reservations", show.id), adults(&["A3"]));
+    patiently("a sale by another region", TAKEN_OVER, call).await.ok(201);
+    step(&format!("sold {:?} after the kill", killed.elapsed()));
+    let path = format!("/v1/reservations/{}/payments", text(&held, "id"));
+    let call = customer.post_once(&path, json!({"method": "card", "token": "tok_ok"}));
+    patiently("what was held before, paid", BACK, call).await.ok(201);
+    let map = stage::seat_map(&customer, &show.id).await;
+    assert_eq!([&map["A1"], &map["A2"], &map["A3"]], ["sold", "sold", "held"]);
+    let taken = customer.post_once(&format!("/v1/shows/{}/reservations", show.id), adults(&["A1"])).await;
+    taken.problem(409, "seats-unavailable");
+    assert_eq!(stage::reservation_now(&customer, &text(&paid, "id")).await, paid);
+
+    step(&format!("all of {owner} started again: it serves, and its gateway sells what another region owns"));
+    start(world, &owner, None).await;
+    ready(world, &owner, "regional").await;
+    ready(world, &owner, "gateway").await;
+    let there = customer.at(world.gateway(&owner).base());
+    stage::buy(&there, &show.id, &["A5"]).await;
+    assert_eq!(stage::reservation_now(&there, &text(&paid, "id")).await, paid);
 }
 
 async fn global(world: &World, show: &Show) {
