@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # A newly installed cargo is not yet on this shell's path.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build up test test-long lint bench model sim clean
+.PHONY: help setup build up test test-long lint bench model sim chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ model: setup ## Explore the replication protocol's model in its long form; ARGS 
 
 sim: setup ## Run the simulation: SEEDS=100000 for a night, SEED=n tells one seed in full
 	SEEDS=$(SEEDS) SEED=$(SEED) FIRST=$(FIRST) cargo run --locked -p simulation
+
+chaos: setup ## Real processes under real faults, as root: MINUTES=60 for longer, SEED=n for a schedule again
+	@scripts/chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

@@ -75,17 +75,24 @@ async fn postgres_up(inner: &Arc<Inner>, part: &Part) -> anyhow::Result<()> {
     let folder = inner.own_folder(part);
     let user = inner.users.of(Service::Postgres);
     files::make_folder(&folder, 0o700, user)?;
+    let (host, port) = {
+        let ports = lock(&inner.ports);
+        (ports.host(&name), ports.get(&name))
+    };
     let server = postgres::Server {
         name: name.clone(),
         folder,
         log: inner.folder.log(&name),
         user,
         password: inner.secrets.get(&name),
-        port: lock(&inner.ports).get(&name),
+        host,
+        port,
+        site: inner.site(&part.place),
     };
     server.initialise(&inner.spawner).await?;
     let deadline = Instant::now() + PART_PATIENCE;
-    let probe = Probe::Postgres { password: server.password.to_owned(), port: server.port };
+    let probe =
+        Probe::Postgres { password: server.password.to_owned(), address: lock(&inner.ports).address(&name) };
     // A server that was killed leaves children that take a moment to notice; until then a new one refuses to
     // start on the same data.
     let process = loop {
@@ -114,8 +121,11 @@ fn launch(inner: &Inner, part: &Part) -> anyhow::Result<Launch> {
     files::make_folder(&folder, 0o700, user)?;
     let log = inner.folder.log(&name);
     if part.service == Service::Redis {
-        let port = lock(&inner.ports).get(&name);
-        return redis::command(&folder, log, user, inner.secrets.get(&name), port);
+        let ports = lock(&inner.ports);
+        let at = (ports.host(&name), ports.get(&name));
+        drop(ports);
+        let launch = redis::command(&folder, log, user, inner.secrets.get(&name), at)?;
+        return Ok(Launch { site: inner.site(&part.place), ..launch });
     }
     if part.service == Service::Global {
         let mail = configs::mail_folder(&folder);
@@ -136,6 +146,7 @@ fn launch(inner: &Inner, part: &Part) -> anyhow::Result<Launch> {
         folder,
         log,
         gently: false,
+        site: inner.site(&part.place),
         environment: Vec::new(),
     })
 }
@@ -153,7 +164,7 @@ fn probe(inner: &Inner, part: &Part) -> Probe {
     let ports = lock(&inner.ports);
     match (part.service, configs::operations_port(part)) {
         (Service::Redis, _) => {
-            Probe::Redis { password: inner.secrets.get(&name).to_owned(), port: ports.get(&name) }
+            Probe::Redis { password: inner.secrets.get(&name).to_owned(), address: ports.address(&name) }
         }
         (_, Some(port)) => {
             Probe::Http { url: format!("{}/readyz", ports.url(&port)), http: inner.http.clone() }
@@ -164,16 +175,16 @@ fn probe(inner: &Inner, part: &Part) -> Probe {
 
 /// How to ask a part whether it is ready.
 enum Probe {
-    Postgres { password: String, port: u16 },
-    Redis { password: String, port: u16 },
+    Postgres { password: String, address: String },
+    Redis { password: String, address: String },
     Http { url: String, http: reqwest::Client },
 }
 
 impl Probe {
     async fn ask(&self) -> Result<(), String> {
         match self {
-            Self::Postgres { password, port } => postgres::answers(password, *port).await,
-            Self::Redis { password, port } => redis::answers(password, *port).await,
+            Self::Postgres { password, address } => postgres::answers(password, address).await,
+            Self::Redis { password, address } => redis::answers(password, address).await,
             Self::Http { url, http } => ready(http, url).await,
         }
     }

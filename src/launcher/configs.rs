@@ -71,12 +71,12 @@ pub fn mail_folder(folder: &std::path::Path) -> std::path::PathBuf {
 impl Facts<'_> {
     pub fn postgres_url(&self, place: &Place) -> String {
         let name = format!("postgres-{place}");
-        postgres::url(self.secrets.get(&name), self.ports.get(&name))
+        postgres::url(self.secrets.get(&name), &self.ports.address(&name))
     }
 
     pub fn redis_url(&self, region: &RegionName) -> String {
         let name = format!("redis-{region}");
-        redis::url(self.secrets.get(&name), self.ports.get(&name))
+        redis::url(self.secrets.get(&name), &self.ports.address(&name))
     }
 
     fn registry_urls(&self) -> Vec<String> {

@@ -7,6 +7,8 @@ use common::RegionName;
 use common::telemetry::LogFormat;
 use tokio_util::sync::CancellationToken;
 
+use super::site::Sites;
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Empty: those that the folder was made with, else eu, us and ap.
@@ -29,6 +31,8 @@ pub struct Options {
     pub quiet: bool,
     /// Of the services' logs.
     pub log_format: LogFormat,
+    /// Places that do not stand on loopback.
+    pub sites: Sites,
     /// How long the whole start may take.
     pub patience: Duration,
     /// Ends a start that is under way.
@@ -49,6 +53,7 @@ impl Default for Options {
             no_limits: false,
             quiet: true,
             log_format: LogFormat::Json,
+            sites: Sites::new(),
             patience: Duration::from_secs(120),
             stop: CancellationToken::new(),
         }

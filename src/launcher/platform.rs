@@ -19,6 +19,7 @@ use super::ports::Ports;
 use super::progress::Progress;
 use super::run::{self, Run};
 use super::secrets::Secrets;
+use super::site::Site;
 use super::spawn::{Process, Spawner};
 use super::users::Users;
 use super::{boot, files, prepare};
@@ -74,7 +75,8 @@ impl Platform {
         let progress = Progress::new(0, options.quiet);
         let folder = Folder::open(&options.data, options.reset, &users, |text| progress.line(text))?;
         let regions = prepare::regions(&folder, &options.regions)?;
-        let ports = Ports::choose(folder.root(), &configs::port_names(&regions), options.port_base)?;
+        let ports = Ports::choose(folder.root(), &configs::port_names(&regions), options.port_base)?
+            .at(&options.sites);
         let secrets = Secrets::open(folder.root(), &configs::secret_names(&regions))?;
         let spawner = Spawner::new(prepare::program(&options.program, &folder, &users)?)?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
@@ -212,6 +214,11 @@ impl Inner {
 
     pub fn logs(&self) -> String {
         self.folder.root().join("logs").display().to_string()
+    }
+
+    /// Where the place stands; none: on loopback.
+    pub fn site(&self, place: &Place) -> Option<Site> {
+        self.options.sites.get(place.as_str()).cloned()
     }
 
     /// The part's own folder, below `servers/`.

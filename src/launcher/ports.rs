@@ -5,13 +5,14 @@
 //! busy client could otherwise sit on the port of a process that is being restarted.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use common::loopback::{hold, hold_unused};
 
 use super::files;
+use super::site::{Sites, host};
 
 const FILE: &str = "ports.json";
 
@@ -19,6 +20,7 @@ pub struct Ports {
     file: PathBuf,
     chosen: BTreeMap<String, u16>,
     held: BTreeMap<String, TcpListener>,
+    sites: Sites,
 }
 
 impl Ports {
@@ -27,13 +29,19 @@ impl Ports {
         let file = data.join(FILE);
         let remembered: BTreeMap<String, u16> =
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        let mut ports = Self { file, chosen: BTreeMap::new(), held: BTreeMap::new() };
+        let mut ports = Self { file, chosen: BTreeMap::new(), held: BTreeMap::new(), sites: Sites::new() };
         match base {
             Some(base) => ports.take_from(base, names)?,
             None => ports.take_free(names, &remembered)?,
         }
         ports.file_write()?;
         Ok(ports)
+    }
+
+    /// The same ports, of places that may stand elsewhere.
+    #[must_use]
+    pub fn at(self, sites: &Sites) -> Self {
+        Self { sites: sites.clone(), ..self }
     }
 
     fn take_from(&mut self, base: u16, names: &[String]) -> anyhow::Result<()> {
@@ -89,8 +97,12 @@ impl Ports {
         *self.chosen.get(name).expect("every part's ports are among the names chosen for")
     }
 
+    pub fn host(&self, name: &str) -> Ipv4Addr {
+        host(&self.sites, name)
+    }
+
     pub fn address(&self, name: &str) -> String {
-        format!("127.0.0.1:{}", self.get(name))
+        format!("{}:{}", self.host(name), self.get(name))
     }
 
     pub fn url(&self, name: &str) -> String {

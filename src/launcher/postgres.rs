@@ -1,12 +1,16 @@
 //! One private Postgres server: made once, started many times, reached over loopback with a password only.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::files;
+use super::site::Site;
 use super::spawn::{Launch, Spawner};
 use super::tools;
 use super::users::User;
@@ -22,24 +26,26 @@ pub struct Server<'a> {
     pub log: PathBuf,
     pub user: Option<&'a User>,
     pub password: &'a str,
+    pub host: Ipv4Addr,
     pub port: u16,
+    pub site: Option<Site>,
 }
 
-pub fn url(password: &str, port: u16) -> String {
-    format!("postgres://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}")
+pub fn url(password: &str, address: &str) -> String {
+    format!("postgres://{ROLE}:{password}@{address}/{DATABASE}")
 }
 
 /// Whether it answers queries now.
-pub async fn answers(password: &str, port: u16) -> Result<(), String> {
-    let pool = migrations::pool(&admin_url(password, port), 1).map_err(|e| e.to_string())?;
+pub async fn answers(password: &str, address: &str) -> Result<(), String> {
+    let pool = migrations::pool(&admin_url(password, address), 1).map_err(|e| e.to_string())?;
     let client = pool.get().await.map_err(|e| e.to_string())?;
     client.simple_query("SELECT 1").await.map_err(|e| e.to_string())?;
     Ok(())
 }
 
 /// The database that every server has.
-fn admin_url(password: &str, port: u16) -> String {
-    format!("postgres://{ROLE}:{password}@127.0.0.1:{port}/postgres")
+fn admin_url(password: &str, address: &str) -> String {
+    format!("postgres://{ROLE}:{password}@{address}/postgres")
 }
 
 impl Server<'_> {
@@ -55,6 +61,7 @@ impl Server<'_> {
             folder: self.folder.clone(),
             log: self.log.clone(),
             gently: true,
+            site: self.site.clone(),
             environment: Vec::new(),
         }
     }
@@ -87,8 +94,21 @@ impl Server<'_> {
         }
         let _ = std::fs::remove_file(&password_file);
         anyhow::ensure!(done, "initdb failed for {}:\n{}", self.name, files::tail(&self.log, 15));
+        if !self.host.is_loopback() {
+            self.let_others_in(&unfinished)?;
+        }
         std::fs::rename(&unfinished, self.data()).context("the new database folder cannot be moved")?;
         Ok(())
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// From other addresses too, standbys among them; by password as ever.
+    fn let_others_in(&self, data: &Path) -> anyhow::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(data.join("pg_hba.conf"))?;
+        Ok(writeln!(file, "host all,replication all all scram-sha-256")?)
     }
 
     /// The server itself. Durable as in production; small, since several run on one machine.
@@ -98,7 +118,7 @@ impl Server<'_> {
         for setting in [
             format!("port={}", self.port),
             format!("cluster_name=marquee-{}", self.name),
-            "listen_addresses=127.0.0.1".into(),
+            format!("listen_addresses={}", self.host),
             "unix_socket_directories=".into(),
             "wal_level=replica".into(),
             "shared_buffers=32MB".into(),
@@ -119,7 +139,7 @@ impl Server<'_> {
 
     /// Makes the database and brings its schema up to date.
     pub async fn prepare(&self, schema: migrations::Schema) -> anyhow::Result<()> {
-        let pool = migrations::pool(&admin_url(self.password, self.port), 1)?;
+        let pool = migrations::pool(&admin_url(self.password, &self.address()), 1)?;
         let client = pool.get().await?;
         let there = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
         if there.is_none() {
@@ -127,7 +147,7 @@ impl Server<'_> {
         }
         let started = Instant::now();
         let applied = schema
-            .migrate(&url(self.password, self.port))
+            .migrate(&url(self.password, &self.address()))
             .await
             .with_context(|| format!("the schema of {}", self.name))?;
         if applied > 0 && started.elapsed() > Duration::from_secs(5) {

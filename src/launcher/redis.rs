@@ -1,5 +1,6 @@
 //! One private Redis server: a cache that keeps nothing on disk, reached over loopback with a password.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::spawn::Launch;
 use super::tools;
 use super::users::User;
 
-pub fn url(password: &str, port: u16) -> String {
-    format!("redis://:{password}@127.0.0.1:{port}/")
+pub fn url(password: &str, address: &str) -> String {
+    format!("redis://:{password}@{address}/")
 }
 
 pub fn command(
@@ -20,12 +21,12 @@ pub fn command(
     log: PathBuf,
     user: Option<&User>,
     password: &str,
-    port: u16,
+    (host, port): (Ipv4Addr, u16),
 ) -> anyhow::Result<Launch> {
     let program = tools::redis()?;
     let config = folder.join("redis.conf");
     let text = format!(
-        "bind 127.0.0.1\nport {port}\nprotected-mode yes\nrequirepass {password}\nsave \"\"\nappendonly no\n\
+        "bind {host}\nport {port}\nprotected-mode yes\nrequirepass {password}\nsave \"\"\nappendonly no\n\
          maxmemory 64mb\nmaxmemory-policy allkeys-lru\ndaemonize no\ndir \"{}\"\nlogfile \"\"\n",
         folder.display()
     );
@@ -37,14 +38,15 @@ pub fn command(
         folder: folder.to_path_buf(),
         log,
         gently: false,
+        site: None,
         environment: Vec::new(),
     })
 }
 
 /// Whether it answers now, with our password.
-pub async fn answers(password: &str, port: u16) -> Result<(), String> {
+pub async fn answers(password: &str, address: &str) -> Result<(), String> {
     let ask = async {
-        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+        let mut stream = BufReader::new(TcpStream::connect(address).await?);
         stream.write_all(format!("AUTH {password}\r\nPING\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.read_line(&mut answer).await?;

@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::site::Site;
 use super::users::User;
 
 /// What to start.
@@ -32,6 +33,8 @@ pub struct Launch {
     pub log: PathBuf,
     /// Ends by QUIT, not KILL, should the launcher die.
     pub gently: bool,
+    /// Where it runs, when not on loopback.
+    pub site: Option<Site>,
     pub environment: Vec<(String, String)>,
 }
 
@@ -70,7 +73,15 @@ impl Spawner {
             .mode(0o600)
             .open(&launch.log)
             .with_context(|| format!("the log {} cannot be opened", launch.log.display()))?;
-        let mut command = std::process::Command::new(&self.guard);
+        let mut words = launch.site.iter().flat_map(|site| site.enter(launch.user.as_ref()));
+        let mut command = match words.next() {
+            None => std::process::Command::new(&self.guard),
+            Some(enter) => {
+                let mut command = std::process::Command::new(enter);
+                command.args(words).arg(&self.guard);
+                command
+            }
+        };
         command.args(["guard", "--parent", &std::process::id().to_string()]);
         if launch.gently {
             command.arg("--gently");
@@ -81,7 +92,8 @@ impl Spawner {
         command.env_clear().envs(clean_environment()).envs(launch.environment);
         // Ctrl-C at the terminal is for the launcher, which then stops everything in order.
         command.process_group(0);
-        if let Some(user) = &launch.user {
+        // Who enters a namespace becomes the user after that.
+        if let (Some(user), None) = (&launch.user, &launch.site) {
             command.uid(user.uid).gid(user.gid);
         }
         let mut command = Command::from(command);
