@@ -24,7 +24,7 @@ pub struct Arguments {
 }
 
 /// Of the form in the tests, which share their machine with others.
-const SHORT: Duration = Duration::from_secs(25);
+const SHORT: Duration = Duration::from_secs(48);
 const SHORT_RATE: u32 = 100;
 const RATE: u32 = 200;
 
