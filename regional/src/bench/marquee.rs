@@ -7,6 +7,7 @@ use common::{CinemaId, HallId, MovieId, PaymentId, RegionName, ReservationId, Sh
 use jiff::{SignedDuration, Timestamp};
 use raft::client::{RegistryClient, RegistryView, ShowRecord};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Booking, Design, Outcome, SEATS_A_BOOKING};
 use crate::halls::layout::SeatType;
@@ -21,8 +22,8 @@ use crate::replicas::recovery::Wanted;
 use crate::replicas::{Membership, ReplicaStore, store};
 use crate::session::Session;
 use crate::show::{
-    Asked, Command, Contact, Created, Event, Group, Key, Method, Origin, PlanRow, PlanSeat, PriceLine,
-    Reserve, StartPayment, Wish,
+    Asked, Command, Created, Event, Group, Key, Method, Origin, PlanRow, PlanSeat, PriceLine, Reserve,
+    StartPayment, Wish,
 };
 
 /// Seats in a row of the shows that are sold.
@@ -126,7 +127,7 @@ impl Marquee {
         (0..shows).for_each(|_| self.owns(ShowId::new(&self.region)));
     }
 
-    /// Sells two seats to a guest at the counter: held, paid and ticketed, each under a key.
+    /// Sells two seats to a customer: held, paid and ticketed, each under a key.
     pub async fn sell(&self, booking: Booking) -> anyhow::Result<()> {
         let show = self.shows[booking.show as usize];
         let now = Timestamp::now();
@@ -134,9 +135,9 @@ impl Marquee {
         let reserve = Command::Reserve(Reserve {
             id,
             reference: "K7QM2XPD".into(),
-            customer: None,
-            // As large as a sealed address of twenty letters.
-            contact: Some(Contact::new(rand::random(), &[rand::random(); 51])),
+            customer: Some(UserId(Uuid::from_u128(rand::random()))),
+            // A customer's address is the account's, which shows do not know.
+            contact: None,
             wish: self.wish(booking),
             origin: Some(Origin(rand::random())),
             by_staff: false,
