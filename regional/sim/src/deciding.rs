@@ -62,7 +62,7 @@ impl World {
         };
         let lapsed = due(&states.decided, now);
         if !lapsed.is_empty() {
-            self.counts.add("show: lapsed");
+            lapsed.iter().for_each(|event| self.counts.happened(event));
             into(
                 states,
                 Group { at: now, by: None, key: None, trace: None, from: None, events: lapsed },

@@ -207,6 +207,7 @@ impl Touched {
             Event::Reserved { reservation, .. }
             | Event::SeatsChanged { reservation, .. }
             | Event::Lapsed { reservation }
+            | Event::Extended { reservation, .. }
             | Event::Retaken { reservation } => {
                 self.reservations.insert(*reservation);
             }

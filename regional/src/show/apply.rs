@@ -83,6 +83,7 @@ impl Show {
             status: ShowStatus::Scheduled,
             seq: 0,
             last_at: at,
+            led_at: at.into(),
             reservations: Slab::of(show),
             payments: Slab::of(show),
             refunds: Slab::of(show),
@@ -99,7 +100,10 @@ impl Show {
 
     fn event(&mut self, event: &Event, group: &Group) -> Result<(), String> {
         match event {
-            Event::Led { .. } => Ok(()),
+            Event::Led { .. } => {
+                self.led_at = group.at.into();
+                Ok(())
+            }
             Event::Created(_) => Err("created twice".into()),
             Event::Reserved { reservation, seats, expires_at, .. } => {
                 if self.reservations.contains_key(reservation) {
@@ -127,6 +131,14 @@ impl Show {
             Event::Lapsed { reservation } => {
                 let slot = self.slot(*reservation)?;
                 self.give_up_all(slot, ReservationStatus::Expired, true)
+            }
+            Event::Extended { reservation, expires_at } => {
+                let slot = self.slot(*reservation)?;
+                let held = &mut self.reservations[slot];
+                self.deadlines.remove(&(held.expires_at, slot));
+                held.expires_at = (*expires_at).into();
+                self.deadlines.insert((held.expires_at, slot));
+                Ok(())
             }
             Event::PaymentStarted { payment, reservation, method, amount, token } => {
                 if self.payments.contains_key(payment) {

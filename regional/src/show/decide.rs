@@ -16,7 +16,7 @@ use super::manage;
 use super::moment::Moment;
 use super::money::{paid_by, quote};
 use super::payment::{Method, Payment, PaymentStatus, RefundStatus};
-use super::slab::WithId;
+use super::slab::{Slot, WithId};
 use super::state::{Line, Reservation, ReservationStatus, SeatState, Show, ShowStatus, TicketStatus};
 use crate::halls::layout::SeatType;
 
@@ -63,13 +63,23 @@ pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
     }
 }
 
+/// What a reservation that ran out while nobody led still has, from when somebody does: its customer could not
+/// pay. (R12)
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+
 /// The reservations whose time is over. One with a payment under way is not among the deadlines.
 pub fn due(show: &Show, now: Timestamp) -> Vec<Event> {
-    show.deadlines
-        .iter()
-        .take_while(|(deadline, _)| deadline.time() <= now)
-        .map(|(_, slot)| Event::Lapsed { reservation: show.reservations.at(*slot).id })
-        .collect()
+    let longer = show.led_at.time() + GRACE;
+    let ends = |(deadline, slot): &(Moment, Slot)| {
+        let reservation = show.reservations.at(*slot).id;
+        // Whoever leads ends what is over at once; what was over before has waited for a leader.
+        if *deadline <= show.led_at && now < longer {
+            Event::Extended { reservation, expires_at: longer }
+        } else {
+            Event::Lapsed { reservation }
+        }
+    };
+    show.deadlines.iter().take_while(|(deadline, _)| deadline.time() <= now).map(ends).collect()
 }
 
 type Decided = Result<Vec<Event>, Refusal>;

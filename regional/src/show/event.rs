@@ -116,6 +116,11 @@ written_and_read! {
         Lapsed {
             reservation: ReservationId,
         },
+        /// The time ran out while nobody led the show: there is a little more, under a new leader.
+        Extended {
+            reservation: ReservationId,
+            expires_at: Timestamp,
+        },
         /// Committed before the provider is called.
         PaymentStarted {
             payment: PaymentId,
@@ -214,6 +219,7 @@ impl Event {
             Self::CheckedIn { forced, .. } => *forced,
             Self::Led { .. }
             | Self::Lapsed { .. }
+            | Self::Extended { .. }
             | Self::PaymentStarted { .. }
             | Self::PaymentPending { .. }
             | Self::PaymentCompleted { .. }

@@ -226,6 +226,8 @@ pub struct Show {
     pub seq: u64,
     /// The time of the last entry; the next is not before it.
     pub last_at: Timestamp,
+    /// When the present leader began.
+    pub led_at: Moment,
     pub seats: Box<[Seat]>,
     pub reservations: Slab<Reservation>,
     pub payments: Slab<Payment>,

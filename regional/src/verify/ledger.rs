@@ -169,6 +169,7 @@ impl Ledger {
                 }
                 self.end(*reservation, true);
             }
+            Event::Extended { reservation, .. } => self.live(*reservation, "has longer"),
             Event::Retaken { reservation } => {
                 if !self.booking(*reservation).over {
                     self.wrong(Rule::SeatTwice, format!("{reservation} is taken again while it is held"));

@@ -74,6 +74,9 @@ impl Hall {
                 held.now.seats = seats;
             }
             Event::Lapsed { reservation } => self.end(reservation, "expired", true)?,
+            Event::Extended { reservation, .. } => {
+                self.held(reservation)?;
+            }
             Event::PaymentStarted { payment, reservation, amount, method, .. } => {
                 let by_provider = *method != regional::show::Method::Cash && *amount > 0;
                 let now = ModelPayment { status: "pending".into(), refunded: 0 };

@@ -130,6 +130,14 @@ impl Stage {
         self.ask(Asked { command, by: None, key: None, trace: None, from: None })
     }
 
+    /// Time passes with nobody leading; then somebody does.
+    pub fn pass_unled(&mut self, secs: i64) {
+        self.now += SignedDuration::from_secs(secs);
+        let led = Event::Led { epoch: 2, session: 2, attempt: 1 };
+        self.append(Group { at: self.now, by: None, key: None, trace: None, from: None, events: vec![led] });
+        self.tell(Command::ExpireDue);
+    }
+
     pub fn pass(&mut self, secs: i64) {
         self.now += SignedDuration::from_secs(secs);
         self.tell(Command::ExpireDue);

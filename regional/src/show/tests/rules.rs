@@ -79,6 +79,49 @@ fn a_hold_lapses_by_an_event_and_is_not_payable_after() {
 }
 
 #[test]
+fn what_ran_out_while_nobody_led_has_a_minute_more() {
+    let mut stage = Stage::new();
+    let early = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    stage.pass(30);
+    let late = stage.reserve(UserId::new(), &["A4"]).unwrap();
+    let expires_at = |stage: &Stage, id| stage.reservation(id).expires_at.time();
+    let promised = expires_at(&stage, late);
+    // The first is over by then, the second is not.
+    stage.pass_unled(570);
+    assert_eq!([stage.seat("A3"), stage.seat("A4")], [SeatStatus::Held, SeatStatus::Held]);
+    let minute = stage.now + SignedDuration::from_secs(60);
+    assert_eq!((expires_at(&stage, early), expires_at(&stage, late)), (minute, promised));
+    stage.pass(30);
+    assert_eq!([stage.seat("A3"), stage.seat("A4")], [SeatStatus::Held, SeatStatus::Free]);
+    stage.start_payment(early, Method::Card).unwrap();
+
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    stage.pass_unled(3_600);
+    stage.pass(59);
+    assert_eq!(stage.seat("A3"), SeatStatus::Held);
+    // Led anew while it still has time: it gets no more.
+    stage.pass_unled(0);
+    stage.pass(1);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+    assert_eq!(stage.start_payment(id, Method::Card).unwrap_err(), Refusal::ReservationExpired);
+}
+
+#[test]
+fn a_payment_that_fails_long_after_leaves_no_grace() {
+    let mut stage = Stage::new();
+    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+    let payment = stage.start_payment(id, Method::Card).unwrap();
+    stage.pass_unled(3_600);
+    assert_eq!(stage.seat("A3"), SeatStatus::Held);
+    stage.pass(3_600);
+    stage.settle(payment, Outcome::Failed { reason: "card_declined".into(), declined: true });
+    stage.pass(0);
+    assert_eq!(stage.seat("A3"), SeatStatus::Free);
+    assert_eq!(stage.reservation(id).status, ReservationStatus::Expired);
+}
+
+#[test]
 fn a_payment_under_way_holds_the_seats_past_the_deadline() {
     let mut stage = Stage::new();
     let id = stage.reserve(UserId::new(), &["A3", "A4"]).unwrap();
