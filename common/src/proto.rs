@@ -14,3 +14,8 @@ pub mod feed {
 pub mod audit {
     tonic::include_proto!("marquee.audit.v1");
 }
+
+#[allow(clippy::all, reason = "generated; what it trips over differs by version")]
+pub mod notices {
+    tonic::include_proto!("marquee.notices.v1");
+}

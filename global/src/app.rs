@@ -29,6 +29,8 @@ pub struct Inner {
     pub throttle: Throttle,
     /// Wakes the sender of mail; to be called once what is in the outbox has committed.
     pub mail: Nudge,
+    /// As `mail`, of messages.
+    pub sms: Nudge,
     /// For the keys of people in their tokens.
     pub month_keys: MonthKeys,
     /// For the tokens in mails, and people's keys.
@@ -60,6 +62,7 @@ impl App {
             passwords: Passwords::new(&config.argon2)?,
             throttle: Throttle::default(),
             mail: Nudge::default(),
+            sms: Nudge::default(),
             month_keys: MonthKeys::default(),
             sealing,
             config,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accounts::rules;
 use crate::mail::MailConfig;
+use crate::sms::SmsConfig;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +44,7 @@ pub struct Config {
     pub argon2: Argon2Config,
     pub bootstrap_admin: BootstrapAdmin,
     pub mail: MailConfig,
+    pub sms: SmsConfig,
 }
 
 /// Cost of a password's hash (RFC 9106); when it rises, hashes are renewed at the next sign-in.
@@ -107,6 +109,7 @@ impl Default for Config {
             argon2: Argon2Config::default(),
             bootstrap_admin: BootstrapAdmin::default(),
             mail: MailConfig::default(),
+            sms: SmsConfig::default(),
         }
     }
 }
@@ -148,6 +151,7 @@ impl config::Config for Config {
             problems.push("`argon2.max_waiting` must be at least 1".into());
         }
         problems.extend(self.mail.problems());
+        problems.extend(self.sms.problems());
         if self.bootstrap_admin.is_wanted() {
             let admin = &self.bootstrap_admin;
             problems.extend(

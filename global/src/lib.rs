@@ -20,6 +20,7 @@ mod passwords;
 mod person_keys;
 mod policy;
 mod routes;
+mod sms;
 mod start;
 mod throttle;
 mod upkeep;
@@ -31,6 +32,7 @@ use common::http::{Edge, serve, with_edge};
 use common::ops::Health;
 use common::proto::audit::audit_log_server::AuditLogServer;
 use common::proto::feed::feed_server::FeedServer;
+use common::proto::notices::notices_server::NoticesServer;
 use common::seal::SealingKey;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -39,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{Argon2Config, BootstrapAdmin, Config};
 pub use mail::MailConfig;
+pub use sms::SmsConfig;
 
 use crate::app::App;
 
@@ -57,6 +60,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let _guard = inner.clone().drop_guard();
 
     let transport = mail::transport::Transport::new(&config.mail)?;
+    let sms_provider = sms::provider::of(&config.sms)?;
     let app = App::new(config)?;
     if !start::wait_for_schema(&app, &schema, &inner).await? {
         return Ok(());
@@ -76,10 +80,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn(upkeep::run(app.clone(), inner.clone()));
     tasks.spawn(mail::sender::run(app.clone(), transport, inner.clone()));
 
+    let tells = sms_provider.is_some();
+    if let Some(provider) = sms_provider {
+        tasks.spawn(sms::sender::run(app.clone(), provider, inner.clone()));
+    }
+
     let grpc_listener = TcpListener::bind(Config::address(&app.config.grpc_listen)?).await?;
     let tls = app.config.peer_tls.load()?;
     let feed = feed::server::Server { feed: app.feed.clone(), tls: tls.clone(), stop: inner.clone() };
     let audit = audit::regions::Server { pool: app.pool.clone(), tls: tls.clone() };
+    let notices = sms::notices::Server { app: app.clone(), tls: tls.clone(), enabled: tells };
     let grpc = tls
         .server()?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
@@ -87,6 +97,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         .tcp_nodelay(true)
         .add_service(FeedServer::new(feed))
         .add_service(AuditLogServer::new(audit))
+        .add_service(NoticesServer::new(notices))
         .serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), inner.clone().cancelled_owned());
     let mut grpc = tokio::spawn(grpc);
 

@@ -14,10 +14,11 @@ pub struct Metrics {
     pub signups: IntCounterVec,
     pub passwords_waiting: IntGauge,
     pub passwords_busy: IntCounter,
-    /// `kind`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
+    /// `kind`, of messages `sms`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
     pub mails: IntCounterVec,
     pub mail_waiting: IntGauge,
     pub mail_oldest_secs: Gauge,
+    pub sms_waiting: IntGauge,
     /// Lines that regions brought. `result`: new, known (told again), refused.
     pub audit_lines: IntCounterVec,
     pub feed_position: IntGauge,
@@ -55,6 +56,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         )
         .expect(unique),
         mail_waiting: register_int_gauge!("marquee_mail_waiting", "Mails in the outbox.").expect(unique),
+        sms_waiting: register_int_gauge!("marquee_sms_waiting", "Messages in the outbox.").expect(unique),
         mail_oldest_secs: register_gauge!(
             "marquee_mail_oldest_seconds",
             "For how long the oldest mail of the outbox has waited."

@@ -130,7 +130,7 @@ impl App {
             metrics,
             stop,
         } = parts;
-        let projector = Nudge::default();
+        let projector = Nudge::new(config.notices);
         let url = config.redis_url.reveal();
         let relayed = relay::Means {
             region: config.region.clone(),

@@ -21,6 +21,7 @@ pub mod journal;
 pub mod live;
 pub mod metrics;
 pub mod movies;
+pub mod notices;
 mod operators;
 pub mod payments;
 pub mod projection;
@@ -196,6 +197,9 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
     tokio::spawn(audit::run(app.clone(), stop.clone()));
+    if app.config.notices {
+        tokio::spawn(notices::run(app.clone(), stop.clone()));
+    }
     tokio::spawn(journal::years::run(pool.clone(), app.metrics.clone(), stop.clone()));
     tokio::spawn(watch_health(pool, postgres, view, registered, stop.clone()));
 

@@ -128,9 +128,10 @@ fn launch(inner: &Inner, part: &Part) -> anyhow::Result<Launch> {
         return Ok(Launch { site: inner.site(&part.place), ..launch });
     }
     if part.service == Service::Global {
-        let mail = configs::mail_folder(&folder);
-        files::make_folder(&mail, 0o700, user)?;
-        inner.folder.link_mail(&mail)?;
+        for sent in [configs::mail_folder(&folder), configs::sms_folder(&folder)] {
+            files::make_folder(&sent, 0o700, user)?;
+            inner.folder.link_sent(&sent)?;
+        }
     }
     certificates::write(&inner.authority, part, &folder, user)?;
     let text = inner

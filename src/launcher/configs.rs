@@ -63,6 +63,11 @@ pub fn operations_port(part: &Part) -> Option<String> {
     }
 }
 
+/// Where `global` puts its text messages, under its own folder.
+pub fn sms_folder(folder: &std::path::Path) -> std::path::PathBuf {
+    folder.join("sms")
+}
+
 /// Where `global` puts its mails, under its own folder.
 pub fn mail_folder(folder: &std::path::Path) -> std::path::PathBuf {
     folder.join("mail")
@@ -116,6 +121,7 @@ impl Facts<'_> {
                 "folder": mail_folder(folder),
                 "link_url": self.regions.first().map(|r| self.ports.url(&format!("gateway-{r}"))),
             },
+            "sms": { "folder": sms_folder(folder), "sender": "Marquee" },
         })
     }
 
@@ -158,6 +164,7 @@ impl Facts<'_> {
                 "api_key": self.secrets.get("provider-api-key"),
                 "webhook_secret": self.secrets.get("provider-webhook-secret"),
             },
+            "notices": true,
             "log_format": self.options.log_format,
         });
         if let Some(secs) = self.options.hold_secs {

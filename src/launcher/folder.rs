@@ -5,7 +5,7 @@
 //! DIR/platform.json  which regions it has
 //! DIR/ports.json  DIR/secrets.json  DIR/control.json  DIR/run.json
 //! DIR/logs/          one log a process
-//! DIR/mail           a link to where `global` puts the mails that it sends
+//! DIR/mail  DIR/sms  links to where `global` puts the mails and the text messages that it sends
 //! DIR/servers/       each process's own folder; a link to a folder under /var/tmp when the users that
 //!                    processes run as cannot walk down to DIR
 //! ```
@@ -27,7 +27,8 @@ const FILES: [&str; 6] =
 /// Lies in a folder under /var/tmp and names the data folder it belongs to.
 const OWNER_FILE: &str = "belongs-to";
 
-const MAIL_LINK: &str = "mail";
+/// What `global` sends, by the name of the link to it.
+const SENT: [&str; 2] = ["mail", "sms"];
 
 pub struct Folder {
     root: PathBuf,
@@ -59,9 +60,10 @@ impl Folder {
         &self.servers
     }
 
-    /// Leads `DIR/mail` to where the mails are.
-    pub fn link_mail(&self, target: &Path) -> anyhow::Result<()> {
-        let link = self.root.join(MAIL_LINK);
+    /// Leads `DIR/mail` and `DIR/sms` to where the mails and messages are, under names of their own.
+    pub fn link_sent(&self, target: &Path) -> anyhow::Result<()> {
+        let name = target.file_name().filter(|name| SENT.iter().any(|sent| name == sent));
+        let link = self.root.join(name.context("only what is sent has a link")?);
         if fs::read_link(&link).is_ok_and(|present| present == target) {
             return Ok(());
         }
@@ -134,7 +136,9 @@ fn remove_content(root: &Path) -> anyhow::Result<()> {
     } else if servers.is_dir() {
         fs::remove_dir_all(&servers)?;
     }
-    remove_link(&root.join(MAIL_LINK))?;
+    for name in SENT {
+        remove_link(&root.join(name))?;
+    }
     let logs = root.join("logs");
     if logs.is_dir() {
         fs::remove_dir_all(&logs)?;

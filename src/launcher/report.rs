@@ -27,7 +27,11 @@ pub fn print(run: &Run, data: &Path) {
 
     println!("\nOperations ports, databases and all else: {}", data.join(Run::FILE).display());
     println!("Logs: {}", data.join("logs").display());
-    println!("Mails that are sent: {}", data.join("mail").display());
+    println!(
+        "Mails that are sent: {}; messages: {}",
+        data.join("mail").display(),
+        data.join("sms").display()
+    );
     if let Some(url) = run.gateways.values().next() {
         println!("\nTry it:\n");
         println!("  curl -s '{url}/v1/cinemas?near=48.86,2.35'");

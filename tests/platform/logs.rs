@@ -88,6 +88,12 @@ async fn accounts(gateway: &Client, data: &Path, secrets: &mut Secrets) -> Clien
     assert_eq!(gateway.post("/v1/auth/token", wrong).await.code(), 401);
     let customer = signs_in(gateway, &username, &password, secrets).await;
 
+    let number = format!("+4930{:08}", rand::random_range(0..100_000_000_u32));
+    secrets.keep("a phone number", number.trim_start_matches('+'));
+    let wish = json!({"phone": number, "sms": true});
+    customer.call(Method::PATCH, "/v1/me").json(wish).await.ok(200);
+    customer.call(Method::PATCH, "/v1/me").json(json!({"phone": format!("{number}x")})).await.any_problem();
+
     let body = json!({"email": email});
     assert_eq!(gateway.post("/v1/auth/password/forgot", body).await.code(), 202);
     let mail = until("the mail", Duration::from_secs(20), async || {

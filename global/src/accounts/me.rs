@@ -50,6 +50,12 @@ pub struct ChangeMe {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "eu")]
     pub region: Option<Option<String>>,
+    /// In the form of E.164; `null`: none, and no messages.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, pattern = r"^\+[1-9][0-9]{6,14}$", example = "+4930123456")]
+    pub phone: Option<Option<String>>,
+    /// Whether messages about bookings are to go to `phone`: that an order is paid, that a show is canceled.
+    pub sms: Option<bool>,
 }
 
 /// Tells `null` from a field that is not there.
@@ -89,6 +95,7 @@ pub async fn update(
         email.as_deref().and_then(rules::email),
         username.as_deref().and_then(rules::username),
         name.as_deref().and_then(rules::name),
+        change.phone.as_ref().and_then(Option::as_deref).and_then(rules::phone),
         change.region.as_ref().and_then(Option::as_deref).and_then(|name| unknown(&app, name)),
     ];
     all_fields(faults.into_iter().flatten().collect())?;
@@ -114,10 +121,22 @@ pub async fn update(
     if region != before.region {
         changed.push("region");
     }
+    let phone = change.phone.unwrap_or_else(|| before.phone.clone());
+    // Who takes the number away wants no messages.
+    let sms = change.sms.unwrap_or(before.sms && phone.is_some());
+    if sms && phone.is_none() {
+        return Err(Problem::invalid("sms", "there is no `phone` to send messages to").into());
+    }
+    if phone != before.phone {
+        changed.push("phone");
+    }
+    if sms != before.sms {
+        changed.push("sms");
+    }
     if changed.is_empty() {
         return Ok(tagged(StatusCode::OK, before.version, &before));
     }
-    store::update_profile(&tx, id, &email, &username, &name, region.as_ref())
+    store::update_profile(&tx, id, &email, &username, &name, region.as_ref(), phone.as_deref(), sms)
         .await
         .map_err(|fault| auth::taken(&fault).map_or(fault, Into::into))?;
     let entry = audit::Entry {

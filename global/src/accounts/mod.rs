@@ -26,6 +26,11 @@ pub struct User {
     pub username: Option<String>,
     pub name: String,
     pub email_verified: bool,
+    /// In the form of E.164; `null` where none was given.
+    #[schema(example = "+4930123456")]
+    pub phone: Option<String>,
+    /// Whether messages about bookings go there.
+    pub sms: bool,
     /// Where the user wants to be served; `null`: nearby.
     pub region: Option<RegionName>,
     pub roles: Vec<RoleGrant>,

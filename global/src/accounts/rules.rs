@@ -56,6 +56,15 @@ pub fn name(text: &str) -> Option<FieldError> {
     (!ok).then(|| fault("name", "must be 1 to 100 characters"))
 }
 
+/// E.164, with its `+`: a country's code, which has no leading zero, and the number; at most 15 digits.
+pub fn phone(text: &str) -> Option<FieldError> {
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    let ok = (7..=15).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with('0');
+    (!ok).then(|| fault("phone", "must be a number with its country's code, such as +4930123456"))
+}
+
 /// `own`: the username, the email address and the name, which are the first guesses.
 pub fn password(field: &str, text: &str, own: &[&str]) -> Option<FieldError> {
     let length = text.chars().count();
@@ -89,6 +98,27 @@ fn joined(lower: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phone_number_says_its_country() {
+        for good in ["+4930123456", "+12025550143", "+999999999999999"] {
+            assert!(phone(good).is_none(), "{good}");
+        }
+        for bad in [
+            "",
+            "+",
+            "030123456",
+            "+0301234567",
+            "+49 30 123456",
+            "+49301",
+            "+1234567890123456",
+            "+49٣٠١٢٣٤٥",
+            "4930123456",
+            "++4930123456",
+        ] {
+            assert!(phone(bad).is_some(), "{bad}");
+        }
+    }
 
     #[test]
     fn weak_passwords_are_told_from_good_ones() {

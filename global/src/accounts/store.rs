@@ -36,6 +36,8 @@ impl Account {
                 username: row.get("username"),
                 name: row.get("name"),
                 email_verified: row.get("email_verified"),
+                phone: row.get("phone"),
+                sms: row.get("sms"),
                 region: row.get::<_, Option<&str>>("region").and_then(|name| name.parse().ok()),
                 roles: roles.collect(),
                 disabled: row.get("disabled"),
@@ -54,7 +56,8 @@ impl Account {
 macro_rules! select_account {
     ($rest:literal) => {
         concat!(
-            "SELECT u.id, u.email, u.username, u.name, u.region, u.email_verified, u.disabled, u.created_at, u.version,
+            "SELECT u.id, u.email, u.username, u.name, u.region, u.phone, u.sms, u.email_verified, u.disabled,
+                    u.created_at, u.version,
                     u.password_hash, u.token_version, u.person_salt, u.deleted_at IS NOT NULL AS deleted,
                     ARRAY(SELECT role FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_names,
                     ARRAY(SELECT region FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_regions
@@ -139,12 +142,20 @@ pub async fn update_profile(
     username: &str,
     name: &str,
     region: Option<&RegionName>,
+    phone: Option<&str>,
+    sms: bool,
 ) -> Result<()> {
     let sql = "UPDATE users SET email_verified = email_verified AND email = $2, email = $2, username = $3,
-                                name = $4, region = $5, version = version + 1 WHERE id = $1";
+                                name = $4, region = $5, phone = $6, sms = $7, version = version + 1 WHERE id = $1";
     let region = region.map(RegionName::as_str);
-    db::run(db, sql, &[&id.0, &email, &username, &name, &region]).await?;
+    db::run(db, sql, &[&id.0, &email, &username, &name, &region, &phone, &sms]).await?;
     Ok(())
+}
+
+/// Where this user wants messages, if anywhere.
+pub async fn number(db: &impl GenericClient, id: UserId) -> Result<Option<String>> {
+    let sql = "SELECT phone FROM users WHERE id = $1 AND sms AND NOT disabled AND deleted_at IS NULL";
+    Ok(db::row(db, sql, &[&id.0]).await?.and_then(|row| row.get(0)))
 }
 
 pub async fn set_password(db: &impl GenericClient, id: UserId, hash: &str) -> Result<()> {
@@ -194,6 +205,7 @@ pub async fn erase(db: &impl GenericClient, id: UserId) -> Result<i64> {
     db::run(db, "DELETE FROM user_roles WHERE user_id = $1", &[&id.0]).await?;
     let sql =
         "UPDATE users SET email = NULL, username = NULL, name = '', password_hash = NULL, region = NULL,
+                                phone = NULL, sms = false,
                                 email_verified = false, person_salt = NULL, deleted_at = now(),
                                 token_version = token_version + 1, version = version + 1
                WHERE id = $1 RETURNING token_version";

@@ -42,9 +42,27 @@ impl Kind {
 /// Longer than one attempt can take.
 pub const CLAIM_SECS: f64 = 60.0;
 
-/// A mail that this process is to send.
+/// By what it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    Mail,
+    Sms,
+}
+
+impl Channel {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Mail => "mail",
+            Self::Sms => "sms",
+        }
+    }
+}
+
+/// A mail or a message that this process is to send.
 pub struct Claimed {
     pub id: Uuid,
+    /// Of a message.
+    pub text: Option<String>,
     /// None: of a newer release; it is left to that.
     pub kind: Option<Kind>,
     pub user: Option<UserId>,
@@ -82,15 +100,16 @@ pub async fn put(db: &impl GenericClient, kind: Kind, user: Option<UserId>, addr
     Ok(())
 }
 
-pub async fn claim(db: &impl GenericClient) -> Result<Option<Claimed>> {
+pub async fn claim(db: &impl GenericClient, channel: Channel) -> Result<Option<Claimed>> {
     let sql = "UPDATE mail_outbox SET attempts = attempts + 1, due_at = now() + make_interval(secs => $1)
-               WHERE id = (SELECT id FROM mail_outbox WHERE done_at IS NULL AND due_at <= now()
+               WHERE id = (SELECT id FROM mail_outbox WHERE done_at IS NULL AND due_at <= now() AND channel = $2
                            ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-               RETURNING id, kind, user_id, address, created_at, attempts";
-    let Some(row) = db::row(db, sql, &[&CLAIM_SECS]).await? else { return Ok(None) };
+               RETURNING id, kind, user_id, address, text, created_at, attempts";
+    let Some(row) = db::row(db, sql, &[&CLAIM_SECS, &channel.as_str()]).await? else { return Ok(None) };
     let kind: &str = row.get("kind");
     Ok(Some(Claimed {
         id: row.get("id"),
+        text: row.get("text"),
         kind: Kind::ALL.into_iter().find(|k| k.as_str() == kind),
         user: row.get::<_, Option<_>>("user_id").map(UserId),
         address: row.get("address"),
@@ -99,9 +118,22 @@ pub async fn claim(db: &impl GenericClient) -> Result<Option<Claimed>> {
     }))
 }
 
-/// The claim's end: nobody sends it any more, and its address is forgotten.
+/// Of a region's notice, under its id: told again, it is there already.
+pub async fn put_message(
+    db: &impl GenericClient,
+    id: Uuid,
+    kind: &str,
+    user: UserId,
+    text: &str,
+) -> Result<bool> {
+    let sql = "INSERT INTO mail_outbox (id, kind, user_id, address, channel, text)
+               VALUES ($1, $2, $3, '', 'sms', $4) ON CONFLICT (id) DO NOTHING";
+    Ok(db::run(db, sql, &[&id, &kind, &user.0, &text]).await? > 0)
+}
+
+/// The claim's end: nobody sends it any more, and its address and text are forgotten.
 pub async fn done(db: &impl GenericClient, id: Uuid, outcome: Outcome) -> Result<()> {
-    let sql = "UPDATE mail_outbox SET done_at = now(), outcome = $2, address = NULL
+    let sql = "UPDATE mail_outbox SET done_at = now(), outcome = $2, address = NULL, text = NULL
                WHERE id = $1 AND done_at IS NULL";
     db::run(db, sql, &[&id, &outcome.as_str()]).await?;
     Ok(())
@@ -115,10 +147,10 @@ pub async fn again_in(db: &impl GenericClient, id: Uuid, secs: f64) -> Result<()
 }
 
 /// How many wait, and for how many seconds the oldest.
-pub async fn waiting(db: &impl GenericClient) -> Result<(i64, f64)> {
+pub async fn waiting(db: &impl GenericClient, channel: Channel) -> Result<(i64, f64)> {
     let sql = "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
-               FROM mail_outbox WHERE done_at IS NULL";
-    let row = db::one(db, sql, &[]).await?;
+               FROM mail_outbox WHERE done_at IS NULL AND channel = $1";
+    let row = db::one(db, sql, &[&channel.as_str()]).await?;
     Ok((row.get(0), row.get(1)))
 }
 

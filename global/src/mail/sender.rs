@@ -9,7 +9,7 @@ use lettre::message::Mailbox;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::{self, Claimed, Kind, Outcome};
+use super::outbox::{self, Channel, Claimed, Kind, Outcome};
 use super::texts::compose;
 use super::tokens;
 use super::transport::{Transport, Unsent, message};
@@ -30,6 +30,10 @@ impl Nudge {
     pub fn now(&self) {
         self.0.notify_one();
     }
+
+    pub async fn notified(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// Runs until `stop`.
@@ -49,7 +53,7 @@ pub async fn run(app: App, transport: Option<Transport>, stop: CancellationToken
             () = tokio::time::sleep(POLL) => {}
         }
         if let Ok(db) = app.db().await
-            && let Ok((count, oldest_secs)) = outbox::waiting(&db).await
+            && let Ok((count, oldest_secs)) = outbox::waiting(&db, Channel::Mail).await
         {
             METRICS.mail_waiting.set(count);
             METRICS.mail_oldest_secs.set(oldest_secs);
@@ -60,7 +64,7 @@ pub async fn run(app: App, transport: Option<Transport>, stop: CancellationToken
 /// Sends what is due. A server that does not take mail now is left alone until the next turn.
 async fn drain(app: &App, transport: &Transport, stop: &CancellationToken) -> Result<()> {
     while !stop.is_cancelled() {
-        let Some(claimed) = outbox::claim(&app.db().await?).await? else { return Ok(()) };
+        let Some(claimed) = outbox::claim(&app.db().await?, Channel::Mail).await? else { return Ok(()) };
         let (id, kind) = (claimed.id, claimed.kind);
         let label = kind.map_or("unknown", Kind::as_str);
         let outcome = match attempt(app, transport, &claimed).await? {
@@ -86,12 +90,12 @@ async fn drain(app: &App, transport: &Transport, stop: &CancellationToken) -> Re
     Ok(())
 }
 
-fn age(claimed: &Claimed) -> SignedDuration {
+pub fn age(claimed: &Claimed) -> SignedDuration {
     Timestamp::now().duration_since(claimed.created_at)
 }
 
 /// 1, 2, 4 … seconds, up to ten minutes.
-fn pause_secs(attempts: u32) -> f64 {
+pub fn pause_secs(attempts: u32) -> f64 {
     f64::from(2u32.saturating_pow(attempts.saturating_sub(1).min(16))).min(LONGEST_PAUSE_SECS)
 }
 

@@ -81,7 +81,11 @@ fn about_this_mail(error: &smtp::Error) -> bool {
 
 /// Under the mail's id, so that a second attempt finds the first one's file; whole or not at all.
 fn write_once(folder: &Path, id: Uuid, bytes: &[u8]) -> std::io::Result<()> {
-    let file = folder.join(format!("{}.eml", id.simple()));
+    write_file_once(folder, id, "eml", bytes)
+}
+
+pub fn write_file_once(folder: &Path, id: Uuid, ending: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let file = folder.join(format!("{}.{ending}", id.simple()));
     if file.exists() {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use common::{AuditId, ReservationId, ShowId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::Line;
 use crate::show::{Cancellation, Created, Event, Group, Show};
@@ -17,24 +18,29 @@ pub struct Audited {
     pub group: Group,
 }
 
-/// Those of an entry's groups that are worth a look.
+/// Those of an entry's groups that are worth a look; `news`: for what customers are told, too.
 pub fn worth_telling<'a>(
     seq: u64,
     groups: impl IntoIterator<Item = &'a Group>,
+    news: bool,
 ) -> impl Iterator<Item = Audited> {
     let told = |group: &Group| group.by.is_some() && group.events.iter().any(Event::is_told_to_audit);
-    let of_people = groups.into_iter().enumerate().filter(move |(_, group)| told(group));
+    let is_news = move |group: &Group| news && group.events.iter().any(crate::notices::is_news);
+    let of_people = groups.into_iter().enumerate().filter(move |(_, group)| told(group) || is_news(group));
     of_people.map(move |(index, group)| Audited { seq, index, group: group.clone() })
 }
 
 /// The lines of a group; `show` is the state with it, or after it.
 pub fn lines(show: &Show, audited: &Audited) -> Vec<Line> {
     let Audited { seq, index, group } = audited;
+    if group.by.is_none() {
+        return Vec::new();
+    }
     let id = show.plan.facts.show;
     let told = group.events.iter().enumerate().filter_map(|(n, event)| {
         let (action, target, before, after) = told(show, group, event)?;
         Some(Line {
-            id: id_of(id, *seq, *index, n, group.at),
+            id: AuditId(event_id(PURPOSE, id, *seq, *index, n, group.at)),
             at: group.at,
             actor: group.by,
             action,
@@ -125,10 +131,12 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A UUIDv7 of the event's time, and a digest of its place.
-fn id_of(show: ShowId, seq: u64, index: usize, n: usize, at: Timestamp) -> AuditId {
+const PURPOSE: &str = "marquee audit line of a show's event";
+
+/// A UUIDv7 of the event's time, and a digest of its place and of what the id is for.
+pub fn event_id(purpose: &str, show: ShowId, seq: u64, index: usize, n: usize, at: Timestamp) -> Uuid {
     let mut place = Sha256::new();
-    place.update(b"marquee audit line of a show's event");
+    place.update(purpose.as_bytes());
     place.update(show.0.as_bytes());
     for number in [seq, index as u64, n as u64] {
         place.update(number.to_be_bytes());
@@ -136,5 +144,5 @@ fn id_of(show: ShowId, seq: u64, index: usize, n: usize, at: Timestamp) -> Audit
     let mut digest = [0; 10];
     digest.copy_from_slice(&place.finalize()[..10]);
     let millis = u64::try_from(at.as_millisecond()).unwrap_or(0);
-    AuditId(uuid::Builder::from_unix_timestamp_millis(millis, &digest).into_uuid())
+    uuid::Builder::from_unix_timestamp_millis(millis, &digest).into_uuid()
 }

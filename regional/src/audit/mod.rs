@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-pub use events::{Audited, lines, worth_telling};
+pub use events::{Audited, event_id, lines, worth_telling};
 pub use order::Order;
 pub use outbox::put;
 pub use sender::run;

@@ -300,7 +300,7 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
     let told = |stage: &Stage| -> Vec<Line> {
         let entries = (1..).zip(&stage.journal);
         let audited: Vec<Audited> =
-            entries.flat_map(|(seq, groups)| worth_telling(seq, groups).collect::<Vec<_>>()).collect();
+            entries.flat_map(|(seq, groups)| worth_telling(seq, groups, true).collect::<Vec<_>>()).collect();
         audited.iter().flat_map(|audited| lines(&stage.show, audited)).collect()
     };
     let lines = told(&stage);

@@ -223,7 +223,7 @@ impl Projector {
         let mut entries = std::pin::pin!(self.journal.entries(show, before, upto).await?);
         while let Some(entry) = entries.try_next().await? {
             last = entry.seq;
-            audited.extend(audit::worth_telling(entry.seq, &entry.groups));
+            audited.extend(audit::worth_telling(entry.seq, &entry.groups, self.nudge.news()));
         }
         // A majority of the regions may have an entry before this one's store does.
         anyhow::ensure!(last == upto, "the journal here ends at {last}, {upto} is committed");
@@ -247,7 +247,7 @@ impl Projector {
             state = Show::fold(state, entry.seq, &entry.groups).map_err(anyhow::Error::msg)?;
             if entry.seq > before {
                 entry.groups.iter().for_each(|group| touched.add(group));
-                audited.extend(audit::worth_telling(entry.seq, &entry.groups));
+                audited.extend(audit::worth_telling(entry.seq, &entry.groups, self.nudge.news()));
             }
         }
         Ok(state.map(|state| (state, touched, audited)))

@@ -23,6 +23,7 @@ const MOST_TOUCHED: usize = 20_000;
 pub struct Nudge(Arc<Shared>);
 
 struct Shared {
+    news: bool,
     queue: Mutex<HashMap<ShowId, Pending>>,
     wake: Notify,
     /// Somebody waits for what is here; it ends the pause between two passes.
@@ -62,7 +63,15 @@ pub(super) struct Touched {
 
 impl Default for Nudge {
     fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+impl Nudge {
+    /// `news`: customers are told of what happens.
+    pub fn new(news: bool) -> Self {
         Self(Arc::new(Shared {
+            news,
             queue: Mutex::default(),
             wake: Notify::new(),
             hurry: Notify::new(),
@@ -70,9 +79,11 @@ impl Default for Nudge {
             passes: watch::Sender::new((0, 0)),
         }))
     }
-}
 
-impl Nudge {
+    pub(super) fn news(&self) -> bool {
+        self.0.news
+    }
+
     /// A show is to be looked at, whatever changed in it.
     pub fn nudge(&self, show: ShowId) {
         self.put(show, Pending { span: None, since: Instant::now() });
@@ -82,7 +93,7 @@ impl Nudge {
     pub fn committed<'a>(&self, show: ShowId, seq: u64, groups: impl IntoIterator<Item = &'a Group> + Clone) {
         let mut touched = Touched::default();
         groups.clone().into_iter().for_each(|group| touched.add(group));
-        let audited = audit::worth_telling(seq, groups).collect();
+        let audited = audit::worth_telling(seq, groups, self.0.news).collect();
         let span = Span { after: seq - 1, upto: seq, touched, audited };
         self.put(show, Pending { span: Some(span), since: Instant::now() });
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::queue::Touched;
 use crate::audit::{self, Audited, Line};
+use crate::notices::{self, Notice};
 use crate::reservations::view::Rest;
 use crate::show::{
     Method, Moment, Payment, PaymentStatus, Refund, RefundStatus, Reservation, ReservationStatus, Show,
@@ -33,6 +34,8 @@ pub(super) struct Rows {
     pub tickets: Vec<TicketRow>,
     /// For the audit log.
     pub told: Vec<(ShowId, Line)>,
+    /// For customers.
+    pub news: Vec<(ShowId, Notice)>,
 }
 
 /// How far a show has come, with what changes at every booking.
@@ -102,11 +105,13 @@ impl Rows {
             + self.tickets.len()
     }
 
-    /// Adds what the audit log is told; `show` is the state with it, or after it.
+    /// Adds what the audit log and customers are told; `show` is the state with it, or after it.
     pub fn tell<'a>(&mut self, show: &Show, audited: impl IntoIterator<Item = &'a Audited>) {
         let id = show.plan.facts.show;
-        let lines = audited.into_iter().flat_map(|audited| audit::lines(show, audited));
-        self.told.extend(lines.map(|line| (id, line)));
+        for audited in audited {
+            self.told.extend(audit::lines(show, audited).into_iter().map(|line| (id, line)));
+            self.news.extend(notices::notices(show, audited).into_iter().map(|notice| (id, notice)));
+        }
     }
 
     /// Adds what `touched` names, as the state has it, or all of the show.
@@ -180,6 +185,7 @@ impl Rows {
         self.refunds.retain(|row| keep(row.id.show()));
         self.tickets.retain(|row| keep(row.id.show()));
         self.told.retain(|(show, _)| keep(*show));
+        self.news.retain(|(show, _)| keep(*show));
     }
 }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::rows::Rows;
 use crate::audit::{self, Line};
+use crate::notices::{self, Notice};
 
 /// Another projector of the region may have been here meanwhile; then the row is not as expected, and what
 /// was made for it is not written.
@@ -58,6 +59,9 @@ impl Rows {
         }
         let told: Vec<Line> = std::mem::take(&mut self.told).into_iter().map(|(_, line)| line).collect();
         audit::put(transaction, &told).await?;
+        let news: Vec<Notice> =
+            std::mem::take(&mut self.news).into_iter().map(|(_, notice)| notice).collect();
+        notices::put(transaction, &news).await?;
         Ok(claimed)
     }
 

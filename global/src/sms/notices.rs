@@ -1,0 +1,76 @@
+//! What regions have to tell people, over gRPC (`common/proto/notices.proto`): taken for those who want messages, put
+//! into the outbox under the event's id.
+
+use common::proto::notices::notices_server::Notices;
+use common::proto::notices::{Notice, TellReply, TellRequest};
+use common::tls::names;
+use common::{RegionName, UserId};
+use jiff::{SignedDuration, Timestamp};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::texts::{Kind, compose};
+use crate::accounts::store;
+use crate::app::App;
+use crate::fault::Result;
+use crate::mail::outbox;
+use crate::metrics::METRICS;
+
+const MOST_AT_ONCE: usize = 1_000;
+/// Of an older event nobody is told any more; what was sent is remembered for longer.
+const NEWS: SignedDuration = SignedDuration::from_hours(72);
+
+pub struct Server {
+    pub app: App,
+    pub tls: common::tls::Tls,
+    /// Whether messages are sent at all.
+    pub enabled: bool,
+}
+
+#[tonic::async_trait]
+impl Notices for Server {
+    async fn tell(&self, request: Request<TellRequest>) -> std::result::Result<Response<TellReply>, Status> {
+        let caller = self.tls.caller(&request);
+        let TellRequest { teller, notices } = request.into_inner();
+        let teller: RegionName =
+            teller.parse().map_err(|_| Status::invalid_argument("this is no region's name"))?;
+        if !caller.is(&names::regional(&teller)) {
+            return Err(Status::permission_denied(format!(
+                "the caller's certificate is not one of {teller}"
+            )));
+        }
+        if notices.len() > MOST_AT_ONCE {
+            return Err(Status::invalid_argument("too many notices at once"));
+        }
+        if self.enabled {
+            self.take(&notices).await.map_err(|fault| Status::unavailable(fault.into_problem().detail))?;
+        }
+        Ok(Response::new(TellReply {}))
+    }
+}
+
+impl Server {
+    async fn take(&self, notices: &[Notice]) -> Result<()> {
+        let db = self.app.db().await?;
+        for notice in notices {
+            let Some((id, user, kind)) = sound(notice) else {
+                METRICS.mails.with_label_values(&["sms", "refused"]).inc();
+                tracing::error!(id = notice.id, kind = notice.kind, "a region's notice is none");
+                continue;
+            };
+            let wanted = store::number(&db, user).await?.is_some();
+            if wanted && outbox::put_message(&db, id, kind.as_str(), user, &compose(kind, notice)).await? {
+                self.app.sms.now();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// None: too old, or not what it should be.
+fn sound(notice: &Notice) -> Option<(Uuid, UserId, Kind)> {
+    let at = Timestamp::from_microsecond(notice.at_micros).ok()?;
+    let kind = Kind::parse(&notice.kind)?;
+    let user = notice.user_id.parse().ok()?;
+    (Timestamp::now().duration_since(at) < NEWS).then_some((notice.id.parse().ok()?, user, kind))
+}
