@@ -1,5 +1,7 @@
 //! Accounts and roles in Postgres.
 
+use std::collections::HashSet;
+
 use common::authz::RoleGrant;
 use common::{RegionName, UserId};
 use deadpool_postgres::GenericClient;
@@ -150,6 +152,13 @@ pub async fn update_profile(
     let region = region.map(RegionName::as_str);
     db::run(db, sql, &[&id.0, &email, &username, &name, &region, &phone, &sms]).await?;
     Ok(())
+}
+
+/// Those of them who want messages.
+pub async fn wanting(db: &impl GenericClient, ids: &[UserId]) -> Result<HashSet<UserId>> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let sql = "SELECT id FROM users WHERE id = ANY($1) AND sms AND NOT disabled AND deleted_at IS NULL";
+    Ok(db::rows(db, sql, &[&ids]).await?.iter().map(|row| UserId(row.get(0))).collect())
 }
 
 /// Where this user wants messages, if anywhere.

@@ -52,14 +52,24 @@ impl Notices for Server {
 impl Server {
     async fn take(&self, notices: &[Notice]) -> Result<()> {
         let db = self.app.db().await?;
+        let mut news = Vec::with_capacity(notices.len());
         for notice in notices {
-            let Some((id, user, kind)) = sound(notice) else {
-                METRICS.mails.with_label_values(&["sms", "refused"]).inc();
-                tracing::error!(id = notice.id, kind = notice.kind, "a region's notice is none");
-                continue;
-            };
-            let wanted = store::number(&db, user).await?.is_some();
-            if wanted && outbox::put_message(&db, id, kind.as_str(), user, &compose(kind, notice)).await? {
+            match read(notice) {
+                Some((id, user, kind, at)) if is_news(at) => news.push((id, user, kind, notice)),
+                Some(_) => {}
+                None => {
+                    METRICS.mails.with_label_values(&["sms", "refused"]).inc();
+                    tracing::error!(id = notice.id, kind = notice.kind, "a region's notice is none");
+                }
+            }
+        }
+        // Most want none: one look for all of them.
+        let users: Vec<UserId> = news.iter().map(|(_, user, ..)| *user).collect();
+        let wanting = store::wanting(&db, &users).await?;
+        for (id, user, kind, notice) in news {
+            if wanting.contains(&user)
+                && outbox::put_message(&db, id, kind.as_str(), user, &compose(kind, notice)).await?
+            {
                 self.app.sms.now();
             }
         }
@@ -67,10 +77,12 @@ impl Server {
     }
 }
 
-/// None: too old, or not what it should be.
-fn sound(notice: &Notice) -> Option<(Uuid, UserId, Kind)> {
+/// None: not what it should be.
+fn read(notice: &Notice) -> Option<(Uuid, UserId, Kind, Timestamp)> {
     let at = Timestamp::from_microsecond(notice.at_micros).ok()?;
-    let kind = Kind::parse(&notice.kind)?;
-    let user = notice.user_id.parse().ok()?;
-    (Timestamp::now().duration_since(at) < NEWS).then_some((notice.id.parse().ok()?, user, kind))
+    Some((notice.id.parse().ok()?, notice.user_id.parse().ok()?, Kind::parse(&notice.kind)?, at))
+}
+
+fn is_news(at: Timestamp) -> bool {
+    Timestamp::now().duration_since(at) < NEWS
 }
