@@ -175,7 +175,7 @@ async fn who_wants_messages_gets_one_of_each_event_and_nobody_else_gets_any() {
     );
     assert_eq!(of(&paid)["path"], "/v1/messages?a=b");
     // Sent is forgotten, but that it was: told once more, it is there.
-    stage.tell("ap", &[paid.clone()]).await;
+    stage.tell("ap", std::slice::from_ref(&paid)).await;
     let outcomes = stage.outcomes().await;
     assert!(outcomes.len() == 2 && outcomes.iter().all(|o| o.2.is_none()), "{outcomes:?}");
 

@@ -136,7 +136,15 @@ pub async fn update(
     if changed.is_empty() {
         return Ok(tagged(StatusCode::OK, before.version, &before));
     }
-    store::update_profile(&tx, id, &email, &username, &name, region.as_ref(), phone.as_deref(), sms)
+    let profile = store::Profile {
+        email: &email,
+        username: &username,
+        name: &name,
+        region: region.as_ref(),
+        phone: phone.as_deref(),
+        sms,
+    };
+    store::update_profile(&tx, id, &profile)
         .await
         .map_err(|fault| auth::taken(&fault).map_or(fault, Into::into))?;
     let entry = audit::Entry {

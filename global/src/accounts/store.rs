@@ -136,21 +136,24 @@ pub async fn list(db: &impl GenericClient, filter: &Filter) -> Result<Vec<User>>
     Ok(db::rows(db, sql, params).await?.iter().map(|row| Account::from_row(row).user).collect())
 }
 
+/// What users say of themselves.
+pub struct Profile<'a> {
+    pub email: &'a str,
+    pub username: &'a str,
+    pub name: &'a str,
+    pub region: Option<&'a RegionName>,
+    pub phone: Option<&'a str>,
+    pub sms: bool,
+}
+
 /// A profile's new values; an address that changed is no longer verified.
-pub async fn update_profile(
-    db: &impl GenericClient,
-    id: UserId,
-    email: &str,
-    username: &str,
-    name: &str,
-    region: Option<&RegionName>,
-    phone: Option<&str>,
-    sms: bool,
-) -> Result<()> {
+pub async fn update_profile(db: &impl GenericClient, id: UserId, new: &Profile<'_>) -> Result<()> {
     let sql = "UPDATE users SET email_verified = email_verified AND email = $2, email = $2, username = $3,
                                 name = $4, region = $5, phone = $6, sms = $7, version = version + 1 WHERE id = $1";
-    let region = region.map(RegionName::as_str);
-    db::run(db, sql, &[&id.0, &email, &username, &name, &region, &phone, &sms]).await?;
+    let region = new.region.map(RegionName::as_str);
+    let params: &db::Params<'_> =
+        &[&id.0, &new.email, &new.username, &new.name, &region, &new.phone, &new.sms];
+    db::run(db, sql, params).await?;
     Ok(())
 }
 
