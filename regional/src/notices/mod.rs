@@ -50,7 +50,7 @@ pub fn notices(show: &Show, audited: &Audited) -> Vec<Notice> {
             Event::PaymentCompleted { payment, .. } => {
                 ("order_confirmed", show.reservation_of(show.payments.get(payment)?.value()))
             }
-            // By the system, after the show was called off.
+            // By nobody: the system, which cancels only what a show that was called off leaves.
             Event::Canceled(cancellation) if group.by.is_none() && show.status == ShowStatus::Canceled => {
                 ("show_canceled", show.reservations.get(&cancellation.reservation)?)
             }

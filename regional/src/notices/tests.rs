@@ -6,8 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::audit::worth_telling;
 use crate::host::tests::database;
-use crate::show::Command;
 use crate::show::tests::{Stage, Wanted};
+use crate::show::{Asked, Cancel, Command, Contact};
 
 fn told(stage: &Stage, notices_wanted: bool) -> Vec<Notice> {
     let entries = (1..).zip(&stage.journal);
@@ -23,10 +23,15 @@ fn who_paid_is_told_and_told_again_when_the_show_is_called_off() {
     let (first, _) = stage.buy(ann, &["A3", "A4"]);
     // Canceled by himself, before.
     let (second, _) = stage.buy(bob, &["B1"]);
-    stage.cancel(second, None, false).unwrap();
+    let refund = common::RefundId::new(second.show(), stage.now, 1);
+    let command = Command::Cancel(Cancel { reservation: second, seats: None, by_staff: false, refund });
+    stage.ask(Asked { command, by: Some(bob), key: None, trace: None, from: None });
+    assert!(stage.reservation(second).seats.is_empty());
     // Never paid, and nobody's account.
     stage.reserve(eve, &["B2"]).unwrap();
-    stage.wish(Wanted { contact: Some("x@example.org".into()), ..Wanted::seats(&["B3"]) }).unwrap();
+    stage
+        .wish(Wanted { contact: Some(Contact::counted("x@example.org")), ..Wanted::seats(&["B3"]) })
+        .unwrap();
     let reference = stage.reservation(first).reference.to_string();
     stage.tell(Command::CancelShow { reason: "flood".into() });
     stage.tell(Command::CancelRest { limit: 10, chance: 77 });
