@@ -36,7 +36,7 @@ impl NaivePlatform {
         let server = marquee(&scratch, "naive", &["bench", "naive-server"], &text, address).await?;
 
         let (registry_address, ops) = (free_address()?, free_address()?);
-        let text = registry(&stage.region, registry_address, ops, scratch.path());
+        let text = registry(stage, registry_address, ops, scratch.path())?;
         let registry = marquee(&scratch, "raft", &["raft"], &text, registry_address).await?;
 
         let (address, ops) = (free_address()?, free_address()?);
@@ -85,13 +85,19 @@ async fn marquee(
     Running::start(process, address, &scratch.path().join(format!("{name}.log"))).await
 }
 
-/// A registry of one voter that nobody registers with.
-fn registry(region: &str, address: SocketAddr, ops: SocketAddr, folder: &Path) -> String {
-    let data = folder.join("raft").display().to_string();
-    format!(
-        "node_id = 1\nregion = \"{region}\"\ndata_dir = \"{data}\"\nlisten = \"{address}\"\nops_listen = \"{ops}\"\n\
-         bootstrap = true\n[[peers]]\nid = 1\nregion = \"{region}\"\nurl = \"http://{address}\"\n"
-    )
+/// A registry of one voter that nobody registers with; to the gateway it is one of the platform's.
+fn registry(stage: &Stage, address: SocketAddr, ops: SocketAddr, folder: &Path) -> anyhow::Result<String> {
+    let platforms: serde_json::Value = toml::from_str(&std::fs::read_to_string(&stage.raft_config)?)?;
+    Ok(toml::to_string(&serde_json::json!({
+        "node_id": 1,
+        "region": stage.region,
+        "data_dir": folder.join("raft"),
+        "listen": address,
+        "ops_listen": ops,
+        "bootstrap": true,
+        "peers": [{ "id": 1, "region": stage.region, "url": format!("http://{address}") }],
+        "peer_tls": platforms["peer_tls"],
+    }))?)
 }
 
 /// A configuration with some of its lines replaced, by their keys.

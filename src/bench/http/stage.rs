@@ -28,6 +28,7 @@ pub struct Stage {
     pub regional: SocketAddr,
     /// The processes' own configuration files.
     pub gateway_config: PathBuf,
+    pub raft_config: PathBuf,
     pub regional_config: PathBuf,
     pub regional_pid: u32,
     pub tokens: Vec<String>,
@@ -52,6 +53,7 @@ impl Stage {
             gateway: listens(&gateway_config)?,
             regional: listens(&regional_config)?,
             gateway_config,
+            raft_config: config("raft"),
             regional_config,
             regional_pid: pid.context("no regional process runs")?.pid,
             cinema: cinema(&admin).await?,
