@@ -19,6 +19,9 @@ use crate::world::{Person, World, kill, start, step, until};
 /// "Everywhere within 5 s".
 const SPREAD: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 6;
+/// How long selling is measured, alone and beside so many who sign in.
+const BESIDE: Duration = Duration::from_secs(5);
+const SIGN_INS: usize = 4;
 
 pub async fn walk(world: Arc<World>) {
     let world = &*world;
@@ -27,6 +30,7 @@ pub async fn walk(world: Arc<World>) {
     bad_tokens(world, &show.id, &customer, &ticket).await;
     spread(world, &show.id).await;
     mail(world).await;
+    selling_beside_sign_ins(world).await;
     without_global(world).await;
 }
 
@@ -122,10 +126,43 @@ async fn void_everywhere(world: &World, what: &str, token: &str, show: &str, see
     seen.extend(futures::future::join_all(all).await);
 }
 
+/// A figure, not a limit: how long a reservation takes while as many sign in as `global` takes.
+async fn selling_beside_sign_ins(world: &World) {
+    step("selling, alone and beside a flood of sign-ins");
+    let show = stage::new_show(world, "eu", 1, 4).await;
+    let buyer = world.customer("us").await.client;
+    let sell_until = async |end: Instant| {
+        let mut taken = Vec::new();
+        while Instant::now() < end {
+            let begun = Instant::now();
+            let held = stage::reserve(&buyer, &show.id, &["A1"]).await;
+            taken.push(begun.elapsed());
+            let release = format!("/v1/reservations/{}/cancel", text(&held, "id"));
+            buyer.post_once(&release, json!({})).await.ok(200);
+        }
+        taken
+    };
+    tell("a reservation, alone: answered", sell_until(Instant::now() + BESIDE).await);
+    let person = world.customer("us").await;
+    let end = Instant::now() + BESIDE;
+    let sign_ins = (0..SIGN_INS).map(|_| async {
+        let mut taken = Vec::new();
+        while Instant::now() < end {
+            let begun = Instant::now();
+            world.sign_in("us", &person.username, &person.password).await;
+            taken.push(begun.elapsed());
+        }
+        taken
+    });
+    let (sold, signed_in) = tokio::join!(sell_until(end), futures::future::join_all(sign_ins));
+    tell("a reservation, beside sign-ins: answered", sold);
+    tell("a sign-in: answered", signed_in.into_iter().flatten().collect());
+}
+
 fn tell(what: &str, mut seen: Vec<Duration>) {
     seen.sort();
     let at = |q: f64| seen[((seen.len() - 1) as f64 * q).round() as usize];
-    step(&format!("{what}: void after p50 {:?}, p99 {:?} ({} seen)", at(0.5), at(0.99), seen.len()));
+    step(&format!("{what} after p50 {:?}, p99 {:?} ({} seen)", at(0.5), at(0.99), seen.len()));
 }
 
 async fn spread(world: &World, show: &str) {
@@ -143,8 +180,8 @@ async fn spread(world: &World, show: &str) {
         assert!(admin.call(Method::PUT, &path).json(roles).await.status.is_success());
         void_everywhere(world, "a role change", person.client.token(), show, &mut changed).await;
     }
-    tell("logout", ended);
-    tell("role change", changed);
+    tell("logout: void", ended);
+    tell("role change: known", changed);
 
     let disabled = world.customer("eu").await;
     admin.post(&format!("/v1/users/{}/disable", disabled.id), json!({})).await;
@@ -167,7 +204,7 @@ async fn spread(world: &World, show: &str) {
     }
     let again = json!({"grant_type": "refresh_token", "refresh_token": text(&second, "refresh_token")});
     gateway.post("/v1/auth/token", again).await.problem(401, "invalid-grant");
-    tell("disabled, deleted, replayed", others);
+    tell("disabled, deleted, replayed: void", others);
 }
 
 async fn mail(world: &World) {

@@ -151,13 +151,14 @@ impl World {
 
     pub async fn sign_in(&self, region: &str, username: &str, password: &str) -> Client {
         let gateway = self.gateway(region);
-        let tokens = gateway
-            .post(
-                "/v1/auth/token",
-                json!({"grant_type": "password", "username": username, "password": password}),
-            )
-            .await
-            .ok(200);
+        let form = json!({"grant_type": "password", "username": username, "password": password});
+        let call = gateway.post("/v1/auth/token", form);
+        // A gateway leaves a `global` that was away alone for a moment, and says so.
+        let answer = until("an answer to a sign-in", Duration::from_secs(15), async || {
+            let answer = call.attempt().await.ok()?;
+            (answer.code() != 503).then_some(answer)
+        });
+        let tokens = answer.await.ok(200);
         gateway.bearing(&text(&tokens, "access_token"))
     }
 
