@@ -22,6 +22,7 @@ mod policy;
 mod routes;
 mod sms;
 mod start;
+mod teller;
 mod throttle;
 mod upkeep;
 

@@ -4,7 +4,7 @@
 
 use common::proto::audit::audit_log_server::AuditLog;
 use common::proto::audit::{Line, TellReply, TellRequest};
-use common::tls::{Tls, names};
+use common::tls::Tls;
 use common::{AuditId, RegionName, UserId};
 use deadpool_postgres::Pool;
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::db;
 use crate::fault::Result;
 use crate::metrics::METRICS;
+use crate::teller;
 
 const MOST_LINES: usize = 1_000;
 const LONGEST_NAME: usize = 200;
@@ -30,14 +31,7 @@ impl AuditLog for Server {
     async fn tell(&self, request: Request<TellRequest>) -> std::result::Result<Response<TellReply>, Status> {
         let caller = self.tls.caller(&request);
         let TellRequest { teller, lines } = request.into_inner();
-        let teller: RegionName =
-            teller.parse().map_err(|_| Status::invalid_argument("this is no region's name"))?;
-        if !caller.is(&names::regional(&teller)) {
-            tracing::warn!(%teller, "lines from somebody who is not who he says");
-            return Err(Status::permission_denied(format!(
-                "the caller's certificate is not one of {teller}"
-            )));
-        }
+        let teller = teller::teller(&caller, &teller)?;
         if lines.len() > MOST_LINES {
             return Err(Status::invalid_argument("too many lines at once"));
         }

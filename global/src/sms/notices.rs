@@ -1,10 +1,9 @@
 //! What regions have to tell people, over gRPC (`common/proto/notices.proto`): taken for those who want messages, put
 //! into the outbox under the event's id.
 
+use common::UserId;
 use common::proto::notices::notices_server::Notices;
 use common::proto::notices::{Notice, TellReply, TellRequest};
-use common::tls::names;
-use common::{RegionName, UserId};
 use jiff::{SignedDuration, Timestamp};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -15,6 +14,7 @@ use crate::app::App;
 use crate::fault::Result;
 use crate::mail::outbox;
 use crate::metrics::METRICS;
+use crate::teller;
 
 const MOST_AT_ONCE: usize = 1_000;
 /// Of an older event nobody is told any more; what was sent is remembered for longer.
@@ -32,13 +32,7 @@ impl Notices for Server {
     async fn tell(&self, request: Request<TellRequest>) -> std::result::Result<Response<TellReply>, Status> {
         let caller = self.tls.caller(&request);
         let TellRequest { teller, notices } = request.into_inner();
-        let teller: RegionName =
-            teller.parse().map_err(|_| Status::invalid_argument("this is no region's name"))?;
-        if !caller.is(&names::regional(&teller)) {
-            return Err(Status::permission_denied(format!(
-                "the caller's certificate is not one of {teller}"
-            )));
-        }
+        teller::teller(&caller, &teller)?;
         if notices.len() > MOST_AT_ONCE {
             return Err(Status::invalid_argument("too many notices at once"));
         }

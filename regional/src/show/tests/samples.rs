@@ -5,14 +5,18 @@ use super::*;
 /// One journal of format 1, entry by entry, with at least one of each kind of event.
 const FORMAT_1: &str = include_str!("format_1.jsonl");
 
+fn folded(sample: &str) -> Show {
+    let entries = (1..).zip(sample.lines());
+    let show = entries.fold(None, |show, (seq, line)| {
+        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
+        Show::fold(show, seq, &groups).unwrap()
+    });
+    show.unwrap()
+}
+
 #[test]
 fn format_1_still_folds() {
-    let mut show = None;
-    for (seq, line) in (1..).zip(FORMAT_1.lines()) {
-        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
-        show = Show::fold(show, seq, &groups).unwrap();
-    }
-    let show = show.unwrap();
+    let show = folded(FORMAT_1);
     let status = |s: ReservationStatus| show.reservations.values().filter(|r| r.status == s).count();
     assert_eq!(status(ReservationStatus::Paid), 2);
     assert_eq!(status(ReservationStatus::Canceled), 2);
@@ -26,12 +30,7 @@ const FORMAT_1_GRACE: &str = include_str!("format_1_grace.jsonl");
 
 #[test]
 fn a_grace_in_format_1_still_folds() {
-    let mut show = None;
-    for (seq, line) in (1..).zip(FORMAT_1_GRACE.lines()) {
-        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
-        show = Show::fold(show, seq, &groups).unwrap();
-    }
-    let show = show.unwrap();
+    let show = folded(FORMAT_1_GRACE);
     let [held] = &show.reservations.values().collect::<Vec<_>>()[..] else { panic!("one") };
     assert_eq!(held.status, ReservationStatus::Reserved);
     assert_eq!(held.expires_at.time(), show.led_at.time() + SignedDuration::from_secs(60));
@@ -43,12 +42,7 @@ const FORMAT_1_LIMITS: &str = include_str!("format_1_limits.jsonl");
 
 #[test]
 fn limits_in_format_1_still_fold() {
-    let mut show = None;
-    for (seq, line) in (1..).zip(FORMAT_1_LIMITS.lines()) {
-        let groups = decode(1, line.as_bytes()).unwrap_or_else(|e| panic!("entry {seq}: {e}"));
-        show = Show::fold(show, seq, &groups).unwrap();
-    }
-    let show = show.unwrap();
+    let show = folded(FORMAT_1_LIMITS);
     let [lapsed, again, staff] = &show.reservations.values().collect::<Vec<_>>()[..] else { panic!("three") };
     assert_eq!(again.held_since, lapsed.created_at, "one hold after another");
     assert_eq!((lapsed.origin(), again.origin(), staff.origin()), (Some(Origin(7)), Some(Origin(7)), None));
@@ -64,13 +58,7 @@ const FORMAT_1_SEALED: &str = include_str!("format_1_sealed.jsonl");
 
 #[test]
 fn contacts_in_format_1_still_fold_sealed_or_not() {
-    let fold = |sample: &str| {
-        let folded = (1..).zip(sample.lines()).fold(None, |show, (seq, line)| {
-            Show::fold(show, seq, &decode(1, line.as_bytes()).unwrap()).unwrap()
-        });
-        folded.unwrap()
-    };
-    let show = fold(FORMAT_1_SEALED);
+    let show = folded(FORMAT_1_SEALED);
     let contacts: Vec<_> = show.reservations.values().map(|r| r.contact.clone()).collect();
     let of = |digest: u8, sealed: &[u8]| Some(Contact::new([digest; 6], sealed));
     assert_eq!(contacts, [of(1, b"one"), of(1, b"other"), of(2, b""), None]);
@@ -78,7 +66,7 @@ fn contacts_in_format_1_still_fold_sealed_or_not() {
     assert!(!FORMAT_1_SEALED.contains("\"contact\""), "only what is sealed is written");
 
     // Before contacts were sealed they stood as they were written; they are counted, and not shown.
-    let show = fold(FORMAT_1_LIMITS);
+    let show = folded(FORMAT_1_LIMITS);
     let written = show.reservations.values().next().unwrap().contact.clone().unwrap();
     assert_eq!(
         (written.digest(), written.sealed()),
