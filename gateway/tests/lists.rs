@@ -72,6 +72,20 @@ async fn all_regions_are_merged_newest_first_page_by_page() {
 }
 
 #[tokio::test]
+async fn payments_are_gathered_as_reservations_are() {
+    let eu = reservations("eu", &[50, 10]).await;
+    let us = reservations("us", &[45]).await;
+    let gateway = Running::start(config(&[("eu", eu.url()), ("us", us.url())]).await).await;
+    let all: Value = gateway.get("/v1/payments").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ids(&all), ["rsv_eu50", "rsv_us45", "rsv_eu10"]);
+    for region in [&eu, &us] {
+        assert!(region.got().iter().all(|got| got.uri.path() == "/v1/payments"));
+    }
+    let only: Value = gateway.get("/v1/payments?region=us").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ids(&only), ["rsv_us45"]);
+}
+
+#[tokio::test]
 async fn regions_that_are_away_are_named_and_not_waited_for() {
     let eu = reservations("eu", &[50]).await;
     let slow = Fake::start(|_, _| Reply::Hang).await;

@@ -55,7 +55,7 @@ async fn every_kind_of_path_reaches_its_service() {
         ("GET", "/v1/shows/nonsense".to_owned(), None, "eu"),
         ("GET", format!("/v1/shows/{}", ShowId::new(&region("gone"))), None, "eu"),
         ("POST", "/v1/reservations".to_owned(), None, "eu"),
-        ("GET", "/v1/payments".to_owned(), Some("us"), "us"),
+        ("GET", "/v1/cluster".to_owned(), Some("us"), "us"),
         ("GET", format!("/v1/tickets/{ticket}"), None, "us"),
         ("GET", format!("/v1/tickets/{ticket}.svg"), None, "us"),
         ("GET", "/v1/tickets/keys".to_owned(), None, "eu"),

@@ -255,6 +255,13 @@ async fn tickets(buyer: &Client, paid: &Value, seats: &[&str]) {
         assert_eq!((png.code(), png.header("content-type")), (200, "image/png"), "{png}");
         assert_eq!(read_qr(&png.body), token);
 
+        let pdf = buyer.get(&format!("{path}.pdf")).await;
+        assert_eq!((pdf.code(), pdf.header("content-type")), (200, "application/pdf"), "{pdf}");
+        assert!(
+            pdf.body.starts_with(b"%PDF-") && pdf.body.trim_ascii_end().ends_with(b"%%EOF"),
+            "no whole PDF"
+        );
+
         let svg = buyer.get(&format!("{path}.svg")).await;
         assert_eq!((svg.code(), svg.header("content-type")), (200, "image/svg+xml"), "{svg}");
         let text = String::from_utf8(svg.body).unwrap();

@@ -83,6 +83,7 @@ async fn others_things_do_not_exist(world: &World, owner: &Client, paid: &Value)
         format!("/v1/tickets/{ticket}"),
         format!("/v1/tickets/{ticket}.svg"),
         format!("/v1/tickets/{ticket}.png"),
+        format!("/v1/tickets/{ticket}.pdf"),
     ];
     let far = world.staff("employee", Some("eu")).await;
     for path in &reads {
@@ -104,8 +105,19 @@ async fn others_things_do_not_exist(world: &World, owner: &Client, paid: &Value)
     let found = by_reference.code() == 200 && by_reference.json().to_string().contains(&id);
     assert!(!found, "{by_reference}");
     let desk = world.staff("employee", Some("us")).await;
-    let found = desk.get(&format!("/v1/reservations?reference={reference}")).await.ok(200);
-    assert!(list(&found, "items").iter().any(|r| r["id"] == id), "{found}");
+    // Through any region's gateway: the rights are those of the show's home, whoever asks where.
+    for (_, url) in world.run().gateways {
+        let (desk, far, owner) = (desk.at(&url), far.at(&url), owner.at(&url));
+        let by_reference = format!("/v1/reservations?reference={reference}");
+        let found = desk.get(&by_reference).await.ok(200);
+        assert!(list(&found, "items").iter().any(|r| r["id"] == id), "{found}");
+        assert!(list(&far.get(&by_reference).await.ok(200), "items").is_empty(), "eu's employee sees us's");
+        for (who, sees) in [(&owner, true), (&desk, true), (&far, false)] {
+            let listed = who.get("/v1/payments?limit=200").await.ok(200);
+            assert_eq!(list(&listed, "items").iter().any(|p| p["id"] == payment), sees, "{listed}");
+            assert_eq!(listed["incomplete_regions"], json!([]));
+        }
+    }
 }
 
 async fn roles_come_and_go(world: &World, show: &str) {

@@ -98,7 +98,7 @@ impl Cursor {
             }
             let newest = given.iter_mut().max_by(|a, b| newest(a).cmp(&newest(b)));
             let Some(item) = newest.and_then(|pages| pages.items.pop()) else { break };
-            // While a show changes hands two regions may list the same reservation.
+            // While a show changes hands two regions may list the same.
             if after.as_ref() != Some(&item.position) {
                 after = Some(item.position);
                 items.push(item.raw);

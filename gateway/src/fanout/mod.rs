@@ -1,5 +1,5 @@
-//! `GET /v1/reservations`: every region is asked at once; who does not answer in time is named, not waited
-//! for. What a reservation is, is the regions' to know; here are only times, ids and pages.
+//! Lists of all regions (`GET /v1/reservations`, `GET /v1/payments`): every region is asked at once; who does not
+//! answer in time is named, not waited for. What is listed is the regions' to know; here are only times, ids and pages.
 
 mod merge;
 
@@ -28,16 +28,16 @@ use crate::proxy::{self, Outgoing};
 use merge::{Cursor, Item, Pages};
 
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
-/// New reservations push old ones to later pages; so many pages are read to find the place again.
+/// New items push old ones to later pages; so many pages are read to find the place again.
 const MAX_PAGES: usize = 4;
 
-/// Reservations of all regions, newest first.
+/// A page of a list of all regions, newest first.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct ReservationsOfAllRegions {
+pub struct PageOfAllRegions {
     #[schema(value_type = Vec<Object>)]
     pub items: Vec<Box<RawValue>>,
     pub next_cursor: Option<String>,
-    /// Regions that did not answer; their reservations are not among `items`.
+    /// Regions that did not answer; what they have is not among `items`.
     pub incomplete_regions: Vec<RegionName>,
 }
 
@@ -68,7 +68,7 @@ enum Outcome {
         ("reference" = Option<String>, Query, description = "The reservation with this reference"),
     ),
     responses(
-        (status = 200, description = "From every region that answered", body = ReservationsOfAllRegions),
+        (status = 200, description = "From every region that answered", body = PageOfAllRegions),
         (status = 403, description = "No region allows this to the caller",
             body = common::problem::ProblemDetails, content_type = "application/problem+json"),
     ),
@@ -76,25 +76,60 @@ enum Outcome {
 )]
 pub async fn reservations(
     State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Extension(id): Extension<RequestId>,
-    Extension(trace): Extension<Trace>,
+    asker: Asker,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    gather(&app, asker, "/v1/reservations", &uri, headers).await
+}
+
+/// The caller's payments in all regions, newest first; staff see those of their regions' cinemas.
+#[utoipa::path(
+    get,
+    path = "/v1/payments",
+    tag = "payments",
+    operation_id = "list_payments",
+    params(Paging, ("region" = Option<RegionName>, Query, description = "Only this region")),
+    responses(
+        (status = 200, description = "From every region that answered", body = PageOfAllRegions),
+        (status = 403, description = "No region allows this to the caller",
+            body = common::problem::ProblemDetails, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn payments(
+    State(app): State<App>,
+    asker: Asker,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    gather(&app, asker, "/v1/payments", &uri, headers).await
+}
+
+/// Who asks, and what the request is called: goes on to the regions.
+type Asker = (Extension<Caller>, Extension<RequestId>, Extension<Trace>);
+
+async fn gather(
+    app: &App,
+    (Extension(caller), Extension(id), Extension(trace)): Asker,
+    path: &'static str,
+    uri: &Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     app.directory.pinned(&headers)?;
-    let question = Question::read(&app, &uri)?;
+    let question = Question::read(app, path, uri)?;
     let mut headers = proxy::outgoing(headers, &caller.origin, &id, &trace, false);
     // The answers are read here, whole and plain.
     for name in [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::RANGE] {
         headers.remove(name);
     }
-    let asked = question.regions.iter().map(|region| ask(&app, region, &question, &headers));
+    let asked = question.regions.iter().map(|region| ask(app, region, &question, &headers));
     answer(&question, join_all(asked).await)
 }
 
 /// The query, taken apart.
 struct Question<'a> {
+    path: &'static str,
     regions: Vec<&'a Region>,
     limit: usize,
     cursor: Cursor,
@@ -103,7 +138,7 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn read(app: &'a App, uri: &Uri) -> Result<Self, Problem> {
+    fn read(app: &'a App, path: &'static str, uri: &Uri) -> Result<Self, Problem> {
         let mut paging = Paging::default();
         let mut only = None;
         let mut passed_on = Vec::new();
@@ -124,7 +159,7 @@ impl<'a> Question<'a> {
         let cursor = Cursor::read(paging.after()?.as_deref())?;
         let in_scope = app.directory.all().iter().filter(|r| only.is_none_or(|only| only.name == r.name));
         let regions = in_scope.filter(|r| cursor.wants(&r.name)).collect();
-        Ok(Self { regions, limit, cursor, passed_on })
+        Ok(Self { path, regions, limit, cursor, passed_on })
     }
 
     fn path_and_query(&self, page: Option<&str>) -> Result<PathAndQuery, Problem> {
@@ -134,7 +169,7 @@ impl<'a> Question<'a> {
         if let Some(page) = page {
             query.append_pair("cursor", page);
         }
-        let text = format!("/v1/reservations?{}", query.finish());
+        let text = format!("{}?{}", self.path, query.finish());
         text.parse().map_err(|_| Problem::bad_request("malformed-query", "the query cannot be read"))
     }
 }
@@ -223,8 +258,7 @@ fn answer(question: &Question<'_>, outcomes: Vec<Outcome>) -> Result<Response, P
         _ => {}
     }
     let (items, cursor) = question.cursor.merge(answered, missing, question.limit);
-    let body =
-        ReservationsOfAllRegions { items, next_cursor: cursor.write(), incomplete_regions: cursor.missing };
+    let body = PageOfAllRegions { items, next_cursor: cursor.write(), incomplete_regions: cursor.missing };
     let mut response = Json(body).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)

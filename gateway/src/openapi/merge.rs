@@ -21,7 +21,14 @@ pub fn merge(own: Value, mut global: Value, mut regional: Value) -> Value {
     adopt_paths(&mut merged, &global, |target| target == Target::Global);
     rename_clashes(&merged, &mut regional, "Regional");
     adopt_components(&mut merged, &regional);
-    adopt_list(&mut merged, &regional);
+    for (path, name) in LISTS {
+        if merged["paths"].get(path).is_some() {
+            adopt_list(&mut merged, &regional, path, name);
+        }
+    }
+    if let Some(schemas) = merged["components"]["schemas"].as_object_mut() {
+        schemas.remove(PAGE);
+    }
     let regionals = |target| !matches!(target, Target::Global | Target::Gateway);
     adopt_paths(&mut merged, &regional, regionals);
     merged["components"]["securitySchemes"]["bearer"] =
@@ -145,19 +152,27 @@ fn adopt_paths(merged: &mut Value, document: &Value, serves: impl Fn(Target) -> 
     }
 }
 
-/// The gateway's list of reservations holds what the regions' lists hold, and takes what they take.
-fn adopt_list(merged: &mut Value, regional: &Value) {
-    const PATH: &str = "/v1/reservations";
-    let theirs = &regional["paths"][PATH]["get"];
+/// The gateway's lists of all regions, and what a page of each is called. One schema serves them all in the code.
+const LISTS: [(&str, &str); 2] =
+    [("/v1/reservations", "ReservationsOfAllRegions"), ("/v1/payments", "PaymentsOfAllRegions")];
+const PAGE: &str = "PageOfAllRegions";
+
+/// Such a list holds what the regions' lists hold, and takes what they take.
+fn adopt_list(merged: &mut Value, regional: &Value, path: &str, name: &str) {
+    let theirs = &regional["paths"][path]["get"];
     let schema = &theirs["responses"]["200"]["content"]["application/json"]["schema"];
     let schema = match schema["$ref"].as_str().and_then(|to| to.strip_prefix('#')) {
         Some(pointer) => regional.pointer(pointer).unwrap_or(schema),
         None => schema,
     };
+    let mut page = merged["components"]["schemas"][PAGE].clone();
     if let Some(items) = schema["properties"].get("items") {
-        merged["components"]["schemas"]["ReservationsOfAllRegions"]["properties"]["items"] = items.clone();
+        page["properties"]["items"] = items.clone();
     }
-    let ours = merged["paths"][PATH]["get"]["parameters"].as_array().cloned().unwrap_or_default();
+    merged["components"]["schemas"][name] = page;
+    let reference = |name: &str| format!("#/components/schemas/{name}");
+    redirect(&mut merged["paths"][path]["get"], &reference(PAGE), &reference(name));
+    let ours = merged["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
     let more: Vec<Value> = theirs["parameters"]
         .as_array()
         .into_iter()
@@ -165,7 +180,7 @@ fn adopt_list(merged: &mut Value, regional: &Value) {
         .filter(|theirs| !ours.iter().any(|ours| ours["name"] == theirs["name"]))
         .cloned()
         .collect();
-    merged["paths"][PATH]["get"]["parameters"] = ours.into_iter().chain(more).collect();
+    merged["paths"][path]["get"]["parameters"] = ours.into_iter().chain(more).collect();
 }
 
 #[cfg(test)]
@@ -180,8 +195,9 @@ mod tests {
     #[test]
     fn each_service_speaks_for_what_it_serves() {
         let own = json!({"openapi": "3.1.0", "info": {"title": "Marquee"}, "paths": {
-            "/v1/reservations": {"get": operation("ours", "ReservationsOfAllRegions")}},
-            "components": {"schemas": {"ReservationsOfAllRegions": {"properties": {"items": {}}}}}});
+            "/v1/reservations": {"get": operation("ours", PAGE)},
+            "/v1/payments": {"get": operation("our_payments", PAGE)}},
+            "components": {"schemas": {PAGE: {"properties": {"items": {}}}}}});
         let global = json!({"info": {"title": "global"}, "paths": {
             "/v1/movies": {"get": operation("global_get", "Movie"), "post": operation("global_post", "Movie")},
             "/v1/me": {"get": operation("me", "User")}},
@@ -189,8 +205,10 @@ mod tests {
         let regional = json!({"paths": {
             "/v1/movies": {"get": operation("regional_get", "Movie"), "post": operation("no", "Movie")},
             "/v1/reservations": {"get": operation("theirs", "List")},
+            "/v1/payments": {"get": operation("their_payments", "Payments")},
             "/internal": {"get": operation("hidden", "Movie")}},
-            "components": {"schemas": {"Movie": {"title": "r"}, "List": {"properties": {"items":
+            "components": {"schemas": {"Movie": {"title": "r"}, "Payments": {"properties": {"items":
+                {"type": "array", "items": {"type": "number"}}}}, "List": {"properties": {"items":
                 {"type": "array", "items": {"$ref": "#/components/schemas/Movie"}}}}}}});
         let merged = merge(own, global, regional);
 
@@ -211,6 +229,7 @@ mod tests {
         assert_eq!(of("/v1/movies", "post")["title"], "g");
         let items = &of("/v1/reservations", "get")["properties"]["items"]["items"]["$ref"];
         assert_eq!(items, "#/components/schemas/RegionalMovie");
+        assert_eq!(of("/v1/payments", "get")["properties"]["items"]["items"]["type"], "number");
         assert_eq!(super::super::examples::missing(&merged), Vec::<String>::new());
     }
 }

@@ -38,7 +38,7 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
             it. Errors are `application/problem+json` with a stable `code`; `X-Region` tells who answered.",
     ),
     servers((url = "/")),
-    paths(regions::list, regions::nearest, fanout::reservations, serve),
+    paths(regions::list, regions::nearest, fanout::reservations, fanout::payments, serve),
     components(schemas(common::problem::ProblemDetails, common::problem::FieldError)),
     tags((name = "regions", description = "The regions and the caller's own")),
 )]

@@ -5,7 +5,7 @@ use axum::response::Response;
 use common::authz::{Authorized, Permission};
 use common::http::{Json, Page, Paging, Path, Query, RequiredIdempotencyKey};
 use common::problem::ProblemDetails;
-use common::{Amount, Money, PaymentId, Problem, RefundId, ReservationId};
+use common::{Amount, Money, PaymentId, Problem, RefundId, RegionName, ReservationId};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use super::webhook;
 use crate::app::{App, db_failed};
 use crate::asking::{Asker, Did, DryRun, Failed, Whence, about, ask, replayed};
 use crate::host::Host;
+use crate::reservations::list::Place;
 use crate::reservations::{list, visible};
 use crate::show::{
     Asked, Command, Decision, Event, FirstResult, Group, Method, NewRefund, Owned, Payment, StartPayment,
@@ -220,6 +221,8 @@ async fn read(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct PaymentListing {
+    /// Only this region's.
+    region: Option<RegionName>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
@@ -229,13 +232,13 @@ struct PaymentListing {
 // Ids sort as (own, show_id).
 const OWN: &str = "
 SELECT p.*, s.currency FROM payments p JOIN shows s ON s.id = p.show_id
- WHERE ($1::uuid IS NULL OR p.customer = $1)
-   AND ($2::timestamptz IS NULL OR (p.created_at, p.own, p.show_id) < ($2, $3::bytea, $4::uuid))
- ORDER BY p.created_at DESC, p.own DESC, p.show_id DESC LIMIT $5";
+ WHERE ($1::uuid IS NULL OR p.customer = $1) AND ($2::text[] IS NULL OR s.home = ANY($2) OR p.customer = $3)
+   AND ($4::timestamptz IS NULL OR (p.created_at, p.own, p.show_id) < ($4, $5::bytea, $6::uuid))
+ ORDER BY p.created_at DESC, p.own DESC, p.show_id DESC LIMIT $7";
 
 /// List payments
 ///
-/// One's own; with a role in the region that answers, all of that region. Newest first.
+/// One's own; with a role in a region, all of that region's cinemas. Newest first.
 #[utoipa::path(
     get, path = "/v1/payments", tag = "payments", operation_id = "list_payments",
     params(PaymentListing),
@@ -246,17 +249,18 @@ async fn own(
     authorized: Authorized,
     Query(query): Query<PaymentListing>,
 ) -> Result<Json<Page<PaymentView>>, Problem> {
+    if let Some(region) = query.region.filter(|region| region != app.region()) {
+        return Err(app.elsewhere(region.tag(), "region"));
+    }
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let after: Option<(Timestamp, PaymentId)> = list::position(after)?;
-    let (created_at, own, show) =
-        after.map_or((None, None, None), |(at, id)| (Some(at), Some(id.own().to_vec()), Some(id.show().0)));
-    let staff = authorized.may(Some(app.region()), "payment", "read");
-    let customer = if staff { None } else { Some(authorized.actor()?.user().0) };
+    let after = list::position::<PaymentId>(after)?.map(|(at, id)| Place::of(at, id.own(), id.show()));
+    let me = authorized.actor()?.user().0;
+    let homes = list::homes_read(&app, &authorized, "payment");
+    let (customer, homes) = if homes.is_empty() { (Some(me), None) } else { (None, Some(homes)) };
+    let homes: Option<Vec<&str>> = homes.as_ref().map(|homes| homes.iter().map(RegionName::as_str).collect());
     app.projector.caught_up().await;
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-        [&customer, &created_at, &own, &show, &(limit + 1)];
-    let rows = app.db().await?.query(OWN, &params).await.map_err(db_failed)?;
+    let rows = list::owned(&app, OWN, &[&customer, &homes, &me], limit, after, |_| true).await?;
     let items: Vec<PaymentView> =
         rows.iter().map(PaymentView::stored).collect::<Result<_, _>>().map_err(db_failed)?;
     Ok(Json(Page::of(items, limit, |view| format!("{} {}", view.created_at, view.id))))

@@ -21,7 +21,7 @@ use crate::app::{App, db_failed};
 pub(super) struct OwnSearch {
     /// Only this region's.
     region: Option<RegionName>,
-    /// With a role in this region: anybody's reservation of this reference; else one's own.
+    /// With a role in the region of its cinema: anybody's reservation of this reference; else one's own.
     #[param(max_length = 16)]
     reference: Option<String>,
     #[param(minimum = 1, maximum = 200)]
@@ -55,32 +55,54 @@ pub(super) async fn own(
     }
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let mut after = position::<ReservationId>(after)?;
+    let after = position::<ReservationId>(after)?.map(|(at, id)| Place::of(at, id.own(), id.show()));
     let reference = query.reference.map(|text| text.trim().to_ascii_uppercase());
-    let staff = authorized.may(Some(app.region()), "reservation", "read");
+    let me = authorized.actor()?.user().0;
+    let homes = homes_read(&app, &authorized, "reservation");
     // Only with a reference in hand may staff look beyond their own.
-    let customer = if staff && reference.is_some() { None } else { Some(authorized.actor()?.user().0) };
+    let customer = if reference.is_some() && !homes.is_empty() { None } else { Some(me) };
     app.projector.caught_up().await;
-    let (db, mut found) = (app.db().await?, Vec::new());
-    // Each region tells of the shows that it owns now, so that all of them together tell each once.
-    loop {
-        let (created_at, own, show) = columns(&after);
-        let params: [&(dyn ToSql + Sync); 6] =
-            [&customer, &reference, &created_at, &own, &show, &(limit + 1)];
-        let rows = db.query(OWN, &params).await.map_err(db_failed)?;
-        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count <= limit);
-        if let Some(last) = rows.last() {
-            after = Some((last.get("created_at"), id(last).map_err(db_failed)?));
-        }
-        found.extend(rows.into_iter().filter(|row| app.owns(ShowId(row.get("show_id")))));
-        if is_last || i64::try_from(found.len()).is_ok_and(|count| count > limit) {
-            break;
-        }
-    }
-    found.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
+    let is_told = |row: &Row| {
+        let is_own = row.get::<_, Option<uuid::Uuid>>("customer") == Some(me);
+        is_own || homes.iter().any(|home| ShowId(row.get("show_id")).is_home(home))
+    };
+    let found = owned(&app, OWN, &[&customer, &reference], limit, after, is_told).await?;
     let mut page = reservations(&found, limit).map_err(db_failed)?;
     app.contacts.reveal(&authorized, &mut page.items).await;
     Ok(Json(page))
+}
+
+/// One row more than `limit`, where there is one. Each region tells of the shows that it owns now, so that all of them
+/// together tell each once. After the parameters of `filters` the statement has those of the place and of the limit.
+pub(crate) async fn owned(
+    app: &App,
+    statement: &str,
+    filters: &[&(dyn ToSql + Sync)],
+    limit: i64,
+    mut after: Option<Place>,
+    is_told: impl Fn(&Row) -> bool,
+) -> Result<Vec<Row>, Problem> {
+    let wanted = limit + 1;
+    let mut found = Vec::new();
+    let db = app.db().await?;
+    loop {
+        let (created_at, own, show) = Place::columns(after.as_ref());
+        let mut params = filters.to_vec();
+        params.extend([&created_at as &(dyn ToSql + Sync), &own, &show, &wanted]);
+        let rows = db.query(statement, &params).await.map_err(db_failed)?;
+        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < wanted);
+        after = rows.last().map(Place::of_row);
+        found.extend(rows.into_iter().filter(|row| app.owns(ShowId(row.get("show_id"))) && is_told(row)));
+        if is_last || i64::try_from(found.len()).is_ok_and(|count| count >= wanted) {
+            found.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+            return Ok(found);
+        }
+    }
+}
+
+/// The regions in whose cinemas the caller may read everybody's `resource`, by role.
+pub(crate) fn homes_read(app: &App, authorized: &Authorized, resource: &str) -> Vec<RegionName> {
+    app.regions().iter().filter(|home| authorized.may(Some(home), resource, "read")).cloned().collect()
 }
 
 fn id(row: &Row) -> anyhow::Result<ReservationId> {
@@ -118,8 +140,8 @@ pub(super) async fn of_show(
 ) -> Result<Json<Page<ReservationView>>, Problem> {
     let paging = Paging { limit: query.limit, cursor: query.cursor };
     let (limit, after) = (paging.limit()?, paging.after()?);
-    let after = position::<ReservationId>(after)?;
-    let (created_at, own, _) = columns(&after);
+    let after = position::<ReservationId>(after)?.map(|(at, id)| Place::of(at, id.own(), id.show()));
+    let (created_at, own, _) = Place::columns(after.as_ref());
     // Learns whether there is such a show, and whether it is ours to answer for.
     app.hosts.get(show).await?;
     app.projector.caught_up().await;
@@ -144,12 +166,26 @@ pub(crate) fn position<T: FromStr>(after: Option<String>) -> Result<Option<(Time
     }
 }
 
-/// A position as the tables' columns have it: time, own part, show.
-fn columns(
-    after: &Option<(Timestamp, ReservationId)>,
-) -> (Option<Timestamp>, Option<Vec<u8>>, Option<uuid::Uuid>) {
-    let of = |(at, id): &(Timestamp, ReservationId)| (Some(*at), Some(id.own().to_vec()), Some(id.show().0));
-    after.as_ref().map_or((None, None, None), of)
+/// A row's place in a list that is newest first, as the tables' columns have it.
+pub(crate) struct Place {
+    created_at: Timestamp,
+    own: Vec<u8>,
+    show: uuid::Uuid,
+}
+
+impl Place {
+    pub fn of(created_at: Timestamp, own: [u8; 10], show: ShowId) -> Self {
+        Self { created_at, own: own.to_vec(), show: show.0 }
+    }
+
+    fn of_row(row: &Row) -> Self {
+        Self { created_at: row.get("created_at"), own: row.get("own"), show: row.get("show_id") }
+    }
+
+    /// As parameters of a statement: time, own part, show.
+    pub fn columns(after: Option<&Self>) -> (Option<Timestamp>, Option<&[u8]>, Option<uuid::Uuid>) {
+        (after.map(|p| p.created_at), after.map(|p| &*p.own), after.map(|p| p.show))
+    }
 }
 
 fn reservations(rows: &[Row], limit: i64) -> anyhow::Result<Page<ReservationView>> {

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::qr;
+use super::{pdf, qr};
 use crate::app::App;
 use crate::asking::{Asker, Failed, Whence, about, replayed};
 use crate::host::{Answer, Host};
@@ -45,29 +45,33 @@ async fn keys(State(app): State<App>) -> Json<JwkSet> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct TicketView {
-    id: TicketId,
-    reservation_id: ReservationId,
-    show_id: ShowId,
+pub(super) struct TicketView {
+    pub id: TicketId,
+    pub reservation_id: ReservationId,
+    /// The reservation's, for people.
+    #[schema(example = "K7QM2XPD")]
+    pub reference: String,
+    pub show_id: ShowId,
     #[schema(example = "A1")]
-    seat: String,
+    pub seat: String,
     #[schema(example = "adult")]
-    category: String,
-    status: TicketStatus,
+    pub category: String,
+    pub status: TicketStatus,
     /// What the QR holds.
-    token: String,
-    admitted_at: Option<Timestamp>,
-    show: ShowBrief,
+    pub token: String,
+    pub admitted_at: Option<Timestamp>,
+    pub show: ShowBrief,
 }
 
 /// Read a ticket
 ///
-/// `{id}.svg` and `{id}.png` answer its QR code.
+/// `{id}.svg` and `{id}.png` answer its QR code, `{id}.pdf` a page to print.
 #[utoipa::path(
     get, path = "/v1/tickets/{id}", tag = "tickets", operation_id = "get_ticket",
-    params(("id" = String, Path, description = "the ticket's id, or with `.svg` or `.png` behind it", example = "tkt_0.svg")),
-    responses((status = 200, description = "The ticket, or its QR code", content(
-        (TicketView = "application/json"), (String = "image/svg+xml"), (Vec<u8> = "image/png"))))
+    params(("id" = String, Path, description = "the ticket's id, or with `.svg`, `.png` or `.pdf` behind it", example = "tkt_0.svg")),
+    responses((status = 200, description = "The ticket, its QR code, or a page with it", content(
+        (TicketView = "application/json"), (String = "image/svg+xml"), (Vec<u8> = "image/png"),
+        (Vec<u8> = "application/pdf"))))
 )]
 async fn read(
     State(app): State<App>,
@@ -91,6 +95,10 @@ async fn read(
             let image = qr::png(&view.token).map_err(Problem::internal)?;
             Ok(about(&host, ([(header::CONTENT_TYPE, "image/png")], image)))
         }
+        Some("pdf") => {
+            let page = pdf::pdf(&view).map_err(Problem::internal)?;
+            Ok(about(&host, ([(header::CONTENT_TYPE, "application/pdf")], page)))
+        }
         Some(_) => Err(missing()),
     }
 }
@@ -101,6 +109,7 @@ fn view(app: &App, show: &Show, id: TicketId) -> Option<(TicketView, Option<User
     let view = TicketView {
         id,
         reservation_id: reservation.id,
+        reference: reservation.reference.to_string(),
         show_id: show.plan.facts.show,
         token: app.ticket_keys.token(id, &seat),
         seat,

@@ -5,6 +5,7 @@
 
 mod http;
 pub mod keys;
+mod pdf;
 mod qr;
 
 pub use http::{PERMISSIONS, routes};

@@ -1,4 +1,4 @@
-//! A token as a QR code, in SVG and PNG.
+//! A token as a QR code: its modules, in SVG and in PNG.
 
 use qrcode::render::svg;
 use qrcode::{Color, EcLevel, QrCode};
@@ -15,15 +15,23 @@ pub fn svg(token: &str) -> anyhow::Result<String> {
     Ok(code(token)?.render::<svg::Color<'_>>().min_dimensions(256, 256).quiet_zone(true).build())
 }
 
-pub fn png(token: &str) -> anyhow::Result<Vec<u8>> {
+/// Row by row, dark or not, without the quiet zone.
+pub fn modules(token: &str) -> anyhow::Result<Vec<Vec<bool>>> {
     let code = code(token)?;
-    let (modules, colors) = (code.width(), code.to_colors());
-    let side = (modules + 2 * QUIET) * SCALE;
+    let rows = code.to_colors();
+    Ok(rows.chunks(code.width()).map(|row| row.iter().map(|c| *c == Color::Dark).collect()).collect())
+}
+
+pub fn png(token: &str) -> anyhow::Result<Vec<u8>> {
+    let modules = modules(token)?;
+    let side = (modules.len() + 2 * QUIET) * SCALE;
     let mut pixels = vec![255; side * side];
-    for (at, _) in colors.iter().enumerate().filter(|(_, color)| **color == Color::Dark) {
-        let (x, y) = ((at % modules + QUIET) * SCALE, (at / modules + QUIET) * SCALE);
-        for row in y..y + SCALE {
-            pixels[row * side + x..row * side + x + SCALE].fill(0);
+    for (row, dark) in modules.iter().enumerate() {
+        for (column, _) in dark.iter().enumerate().filter(|(_, dark)| **dark) {
+            let (x, y) = ((column + QUIET) * SCALE, (row + QUIET) * SCALE);
+            for line in y..y + SCALE {
+                pixels[line * side + x..line * side + x + SCALE].fill(0);
+            }
         }
     }
     let mut image = Vec::new();
