@@ -210,9 +210,10 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let document = document.to_json()?;
     let router = router.route("/openapi.json", get(move || async move { json(document) }));
     let edge = Edge::new("regional", Some(&region))?;
+    let ready = shows::ready_maps(&app, &edge);
     tracing::info!(%region, session = opened, "serving");
     tokio::select! {
-        served = common::http::serve(listener, with_edge(router, edge), stop, DRAIN) => served,
+        served = common::http::serve_behind(ready, listener, with_edge(router, edge), stop, DRAIN) => served,
         // The next life of the process begins with another session, and recovers.
         lost = replicas::run::until_lost(&app.registry, &app) => Err(lost.into()),
     }

@@ -1,6 +1,5 @@
-//! The layers around every service's routes, and the server itself.
+//! The layers around every service's routes.
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,11 +8,9 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode};
-use prometheus::{HistogramVec, IntCounterVec, IntGauge};
-use tokio_util::sync::CancellationToken;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tracing::Instrument;
 
 use crate::Problem;
@@ -57,6 +54,13 @@ struct Inner {
     in_flight: IntGauge,
 }
 
+/// Metrics of one method and route without a look-up.
+pub(super) struct Counts {
+    ok: IntCounter,
+    not_modified: IntCounter,
+    duration: Histogram,
+}
+
 impl Edge {
     /// Registers the HTTP metrics; call once a process.
     pub fn new(service: &'static str, region: Option<&crate::RegionName>) -> anyhow::Result<Self> {
@@ -78,6 +82,30 @@ impl Edge {
         let region = region.map(|r| HeaderValue::from_str(r.as_str())).transpose()?;
         Ok(Self(Arc::new(Inner { service, region, requests, duration, in_flight })))
     }
+
+    pub(super) fn counts(&self, method: &Method, route: &str) -> Counts {
+        let Inner { requests, duration, .. } = &*self.0;
+        let of = |code| requests.with_label_values(&[method.as_str(), route, code]);
+        let duration = duration.with_label_values(&[method.as_str(), route]);
+        Counts { ok: of("200"), not_modified: of("304"), duration }
+    }
+
+    /// What every answer carries.
+    pub(super) fn mark(&self, headers: &mut HeaderMap, id: HeaderValue) {
+        headers.insert(REQUEST_ID, id);
+        if let Some(region) = &self.0.region {
+            headers.entry(REGION).or_insert_with(|| region.clone());
+        }
+    }
+}
+
+impl Counts {
+    /// Counts a 200 or a 304.
+    pub fn answered(&self, code: StatusCode, elapsed: Duration) {
+        let count = if code == StatusCode::NOT_MODIFIED { &self.not_modified } else { &self.ok };
+        count.inc();
+        self.duration.observe(elapsed.as_secs_f64());
+    }
 }
 
 /// Wraps the routes: request id, trace, log line, metrics, 404 and 405 as problems, panics as 500.
@@ -91,24 +119,31 @@ pub fn with_edge(routes: Router, edge: Edge) -> Router {
 }
 
 /// Sorts by time; its random part comes from the process, since asking the system is a call of its own.
-fn new_request_id() -> Arc<str> {
+fn new_request_id() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
-    format!("req_{}", id.simple()).into()
+    format!("req_{}", id.simple())
 }
 
-async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(&REQUEST_ID).and_then(|v| v.to_str().ok());
-    let given = given.filter(|v| (1..=128).contains(&v.len()));
-    let id = given.map_or_else(new_request_id, Arc::from);
+/// The id that the caller gave, or a new one; text, as headers go.
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(&REQUEST_ID);
+    let given = given.filter(|id| (1..=128).contains(&id.len()) && id.to_str().is_ok());
+    given.cloned().unwrap_or_else(|| HeaderValue::try_from(new_request_id()).expect("visible ASCII"))
+}
+
+async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let Edge(inner) = &edge;
+    let given = request_id(request.headers());
+    let id: Arc<str> = given.to_str().expect("an id is text").into();
     let trace = Trace::from_header(request.headers().get(&TRACEPARENT).and_then(|v| v.to_str().ok()));
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str);
     let span = tracing::info_span!(
         "request",
-        service = edge.service,
+        service = inner.service,
         request_id = &*id,
         trace_id = %trace.trace_id(),
         span_id = %trace.span_id(),
@@ -123,7 +158,7 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
         request.extensions_mut().insert(deadline);
     }
 
-    let in_flight = InFlight::new(&edge.in_flight);
+    let in_flight = InFlight::new(&inner.in_flight);
     let started = Instant::now();
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let answer = answer.map(|ran| ran.unwrap_or_else(|_panic| panicked()));
@@ -149,15 +184,9 @@ async fn around(State(Edge(edge)): State<Edge>, mut request: Request, next: Next
     }
     let elapsed = started.elapsed();
     let code = response.status();
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, value);
-    }
-    if let Some(region) = &edge.region {
-        headers.entry(REGION).or_insert_with(|| region.clone());
-    }
-    edge.requests.with_label_values(&[method.as_str(), route, code.as_str()]).inc();
-    edge.duration.with_label_values(&[method.as_str(), route]).observe(elapsed.as_secs_f64());
+    edge.mark(response.headers_mut(), given);
+    inner.requests.with_label_values(&[method.as_str(), route, code.as_str()]).inc();
+    inner.duration.with_label_values(&[method.as_str(), route]).observe(elapsed.as_secs_f64());
     let _entered = span.enter();
     let (code, millis) = (code.as_u16(), elapsed.as_secs_f64() * 1000.0);
     if code >= 500 {
@@ -193,28 +222,6 @@ impl Drop for InFlight {
 fn too_late() -> Problem {
     let detail = "the caller's deadline passed before there was an answer; it may have been done";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", detail)
-}
-
-/// Serves until `stop`, then finishes what is under way, for at most `drain`.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    app: Router,
-    stop: CancellationToken,
-    drain: Duration,
-) -> anyhow::Result<()> {
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    // Small answers must not wait for the acknowledgement of the ones before.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::select! {
-        result = async { server.await } => result?,
-        () = async { stop.cancelled().await; tokio::time::sleep(drain).await } => {
-            tracing::warn!("some connections outlived the drain time");
-        }
-    }
-    Ok(())
 }
 
 /// Completes on SIGTERM or Ctrl-C.

@@ -27,8 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let joined = |name: HeaderName| joined(&parts.headers, &name);
-        Ok(Self { if_match: joined(header::IF_MATCH), if_none_match: joined(header::IF_NONE_MATCH) })
+        Ok(Self::of(&parts.headers))
     }
 }
 
@@ -46,6 +45,11 @@ fn tags(list: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Conditions {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let joined = |name: HeaderName| joined(headers, &name);
+        Self { if_match: joined(header::IF_MATCH), if_none_match: joined(header::IF_NONE_MATCH) }
+    }
+
     /// 200 with the body and its tag, or 304 to whom has it already.
     pub fn answer<T: Serialize>(&self, version: i64, body: &T) -> Response {
         let (tag, body) = render(version, body);

@@ -5,16 +5,20 @@ mod api;
 mod edge;
 mod etag;
 mod extract;
+mod front;
+mod server;
 
 pub use api::{documented, guarded, problem};
 pub use edge::{
-    DEADLINE, Deadline, Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, serve, stop_signal, with_edge,
+    DEADLINE, Deadline, Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, stop_signal, with_edge,
 };
 pub use etag::{Conditions, tagged};
 pub use extract::{
     Json, JsonList, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, all_fields, from_json,
     whole_body,
 };
+pub use front::Front;
+pub use server::{serve, serve_behind};
 
 /// `{"items": [...], "next_cursor": "…" or null}`
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]

@@ -18,6 +18,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use common::ShowId;
+use common::http::Conditions;
+use http::Response;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::time::sleep;
@@ -175,6 +177,13 @@ impl Live {
             Some(version) if version.seq == seq => version.clone(),
             _ => self.version_of(&self.state()),
         }
+    }
+
+    /// The answer to a read of the present version, where nothing must be rendered for it.
+    pub fn ready(&self, form: Form, coding: Coding, conditions: &Conditions) -> Option<Response<Bytes>> {
+        let version = self.version.load();
+        let version = version.as_ref().filter(|version| version.seq == self.seq())?;
+        version.ready(self, form, coding, conditions)
     }
 
     fn version_of(&self, state: &State) -> Arc<Version> {

@@ -4,12 +4,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
-use axum::response::Response;
+use axum::body::Body;
 use common::http::Conditions;
 use flate2::read::GzDecoder;
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -56,26 +55,20 @@ fn obvious(show: &Show, live: &Live, seats: &[SeatStatus]) -> Value {
     serde_json::to_value(map).unwrap()
 }
 
-async fn conditions(none_match: Option<&str>) -> Conditions {
-    let request = Request::builder();
-    let request = none_match.iter().fold(request, |r, tag| r.header("if-none-match", *tag));
-    let (mut parts, ()) = request.body(()).unwrap().into_parts();
-    <Conditions as axum::extract::FromRequestParts<()>>::from_request_parts(&mut parts, &()).await.unwrap()
+fn conditions(none_match: Option<&str>) -> Conditions {
+    let given = none_match.map(|tag| (http::header::IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap()));
+    Conditions::of(&given.into_iter().collect())
 }
 
-async fn get(live: &Live, form: Form, coding: Coding, none_match: Option<&str>) -> Response {
-    live.version().answer(live, form, coding, &conditions(none_match).await).await
+async fn get(live: &Live, form: Form, coding: Coding, none_match: Option<&str>) -> Response<Bytes> {
+    live.version().answer(live, form, coding, &conditions(none_match)).await
 }
 
-async fn bytes(response: Response) -> Bytes {
-    to_bytes(response.into_body(), usize::MAX).await.unwrap()
+fn body(response: Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
 }
 
-async fn body(response: Response) -> Value {
-    serde_json::from_slice(&bytes(response).await).unwrap()
-}
-
-fn header(response: &Response, name: &str) -> String {
+fn header(response: &Response<Bytes>, name: &str) -> String {
     response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
 }
 
@@ -91,12 +84,12 @@ async fn the_rendered_map_is_what_serde_would_make_of_it() {
         let seat = seq as usize % 8;
         seats[seat] = status;
         turn(&live, seq, &[seat as u32], status);
-        let full = body(get(&live, Form::Full, Coding::Identity, None).await).await;
+        let full = body(get(&live, Form::Full, Coding::Identity, None).await);
         assert_eq!(full, obvious(&show, &live, &seats));
-        let compact = body(get(&live, Form::Compact, Coding::Identity, None).await).await;
+        let compact = body(get(&live, Form::Compact, Coding::Identity, None).await);
         let letters: String = seats.iter().map(|s| letter(*s)).collect();
         assert_eq!((&compact["statuses"], &compact["seq"]), (&json!(letters), &full["seq"]));
-        let layout = body(get(&live, Form::Layout, Coding::Identity, None).await).await;
+        let layout = body(get(&live, Form::Layout, Coding::Identity, None).await);
         let names = |map: &Value| -> Vec<Value> {
             map["seats"].as_array().unwrap().iter().map(|s| s["seat"].clone()).collect()
         };
@@ -122,13 +115,13 @@ async fn a_version_is_rendered_once_and_told_apart_by_its_tags() {
         ("gzip".into(), "accept-encoding".into())
     );
     assert_eq!(header(&plain, "vary"), "accept-encoding");
-    let (plain, packed) = (bytes(plain).await, bytes(packed).await);
+    let (plain, packed) = (plain.into_body(), packed.into_body());
     let mut unpacked = Vec::new();
     GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
     assert_eq!(unpacked, plain);
     assert!(packed.len() * 5 < plain.len());
     // The same memory, not a copy.
-    assert_eq!(bytes(get(&live, Form::Full, Coding::Identity, None).await).await.as_ptr(), plain.as_ptr());
+    assert_eq!(get(&live, Form::Full, Coding::Identity, None).await.body().as_ptr(), plain.as_ptr());
     for tag in &tags {
         for given in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
             let answer = get(&live, Form::Full, Coding::Gzip, Some(&given)).await;
@@ -211,7 +204,7 @@ async fn every_watcher_ends_with_the_state_however_fast_it_changes() {
                 seats.insert(seat["seat"].to_string(), seat["status"].clone());
             }
         }
-        let map = body(get(&live, Form::Full, Coding::Identity, None).await).await;
+        let map = body(get(&live, Form::Full, Coding::Identity, None).await);
         for seat in map["seats"].as_array().unwrap() {
             assert_eq!(seats[&seat["seat"].to_string()], seat["status"]);
         }

@@ -1,19 +1,16 @@
 //! One version of a seat map: rendered when it is first asked for, once for each form and coding, and then
-//! only handed out.
+//! only handed out, headers included.
 
-use std::sync::OnceLock;
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use common::http::Conditions;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::io::Write;
-use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use super::{Live, wire};
@@ -25,6 +22,9 @@ use crate::show::{Plan, SeatStatus};
 const GZIP_FROM: usize = 1_024;
 /// Larger ones are compressed beside the requests, not between them.
 const GZIP_INLINE: usize = 64 * 1_024;
+
+/// Headers of an answer, with those that the edge adds.
+const HEADERS: usize = 9;
 
 /// A layout is another one only for another show, or after a new version of this program.
 const LAYOUT_LIVES: HeaderValue = HeaderValue::from_static("public, max-age=3600");
@@ -44,6 +44,18 @@ pub enum Form {
     Compact,
     /// What does not change: places, types, prices.
     Layout,
+}
+
+impl Form {
+    /// The form that a request's query asks for, where it is spelt as usual.
+    pub fn of(query: Option<&str>) -> Option<Self> {
+        match query {
+            None | Some("format=full") => Some(Self::Full),
+            Some("format=compact") => Some(Self::Compact),
+            Some("format=layout") => Some(Self::Layout),
+            Some(_) => None,
+        }
+    }
 }
 
 /// How a body may be written.
@@ -131,6 +143,12 @@ impl LayoutCell {
     }
 }
 
+/// An answer with its body, as it goes out.
+struct Whole {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
 pub struct Version {
     pub seq: u64,
     pub epoch: u64,
@@ -140,6 +158,8 @@ pub struct Version {
     seats: Vec<SeatStatus>,
     full: Codings,
     compact: Codings,
+    /// The answers made of them, by form and coding.
+    answers: [[OnceLock<Whole>; 2]; 3],
     /// The first event of a watcher, in both forms.
     snapshots: [OnceLock<Bytes>; 2],
 }
@@ -155,6 +175,7 @@ impl Version {
             seats,
             full: Codings::default(),
             compact: Codings::default(),
+            answers: Default::default(),
             snapshots: Default::default(),
         }
     }
@@ -182,39 +203,80 @@ impl Version {
         .clone()
     }
 
-    /// The answer to a read: 200, or 304 to whom has it already.
-    pub async fn answer(&self, live: &Live, form: Form, coding: Coding, conditions: &Conditions) -> Response {
-        let layout = (form == Form::Layout).then(|| live.layout.get(&live.plan));
-        let tags = layout.map_or(&self.tags[usize::from(form == Form::Compact)], |layout| &layout.tags);
-        let [plain_tag, gzip_tag] = tags;
-        let mut response = Response::new(Body::empty());
-        let mut tag = plain_tag;
-        if conditions.has(plain_tag) {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        } else if conditions.has(gzip_tag) {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            tag = gzip_tag;
-        } else {
-            let mut body = self.plain(live, form);
-            if coding == Coding::Gzip && body.len() >= GZIP_FROM {
-                body = match form {
-                    Form::Full => self.full.gzip(&body).await,
-                    Form::Compact => self.compact.gzip(&body).await,
-                    Form::Layout => live.layout.get(&live.plan).body.gzip(&body).await,
-                };
-                response.headers_mut().insert(header::CONTENT_ENCODING, GZIP);
-                tag = gzip_tag;
-            }
-            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-            *response.body_mut() = Body::from(body);
+    fn tags<'a>(&'a self, live: &'a Live, form: Form) -> &'a [HeaderValue; 2] {
+        match form {
+            Form::Full => &self.tags[0],
+            Form::Compact => &self.tags[1],
+            Form::Layout => &live.layout.get(&live.plan).tags,
         }
-        let headers = response.headers_mut();
+    }
+
+    /// The answer to a read, where nothing must be rendered for it: 200, or 304 to whom has it already.
+    pub(super) fn ready(
+        &self,
+        live: &Live,
+        form: Form,
+        coding: Coding,
+        conditions: &Conditions,
+    ) -> Option<Response<Bytes>> {
+        let known = self.tags(live, form).iter().find(|tag| conditions.has(tag));
+        let mut response = Response::default();
+        if let Some(tag) = known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.headers_mut() = self.headers(form, tag);
+            live.metrics.seat_maps.not_modified.inc();
+            return Some(response);
+        }
+        let whole = self.answers[form as usize][coding as usize].get()?;
+        live.metrics.seat_maps.cached.inc();
+        *response.headers_mut() = whole.headers.clone();
+        *response.body_mut() = whole.body.clone();
+        Some(response)
+    }
+
+    /// The answer to a read, rendered where it is the first.
+    pub async fn answer(
+        &self,
+        live: &Live,
+        form: Form,
+        coding: Coding,
+        conditions: &Conditions,
+    ) -> Response<Bytes> {
+        if let Some(ready) = self.ready(live, form, coding, conditions) {
+            return ready;
+        }
+        let whole = self.whole(live, form, coding).await;
+        let Whole { headers, body } = self.answers[form as usize][coding as usize].get_or_init(|| whole);
+        let mut response = Response::new(body.clone());
+        *response.headers_mut() = headers.clone();
+        response
+    }
+
+    async fn whole(&self, live: &Live, form: Form, coding: Coding) -> Whole {
+        let [plain_tag, gzip_tag] = self.tags(live, form);
+        let mut body = self.plain(live, form);
+        let compressed = coding == Coding::Gzip && body.len() >= GZIP_FROM;
+        let mut headers = self.headers(form, if compressed { gzip_tag } else { plain_tag });
+        if compressed {
+            body = match form {
+                Form::Full => self.full.gzip(&body).await,
+                Form::Compact => self.compact.gzip(&body).await,
+                Form::Layout => live.layout.get(&live.plan).body.gzip(&body).await,
+            };
+            headers.insert(header::CONTENT_ENCODING, GZIP);
+        }
+        headers.insert(header::CONTENT_TYPE, JSON);
+        Whole { headers, body }
+    }
+
+    fn headers(&self, form: Form, tag: &HeaderValue) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         headers.insert(header::ETAG, tag.clone());
         headers.insert(header::VARY, VARY);
         let cache = if form == Form::Layout { LAYOUT_LIVES } else { CHECK_FIRST };
         headers.insert(header::CACHE_CONTROL, cache);
-        self.mark(headers);
-        response
+        self.mark(&mut headers);
+        headers
     }
 
     /// The event that a watcher's stream begins with.

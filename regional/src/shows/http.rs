@@ -1,9 +1,10 @@
 //! The calls about shows.
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use common::authz::{Authorized, Permission};
-use common::http::{Conditions, Json, Page, Paging, Path, Query};
+use common::http::{Conditions, Edge, Front, Json, Page, Paging, Path, Query};
 use common::problem::ProblemDetails;
 use common::{CinemaId, MovieId, Problem, ShowId};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,6 +25,8 @@ use crate::live::wire::SeatMapAnswer;
 use crate::live::{Coding, Form};
 use crate::show::best_seats;
 
+const SEATS: &str = "/v1/shows/{id}/seats";
+
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/shows", Permission::Public),
     ("POST", "/v1/shows", Permission::RoleInBody("show", "write")),
@@ -32,7 +35,7 @@ pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/shows/{id}/cancel", Permission::Role("show", "cancel")),
     ("POST", "/v1/shows/{id}/blocks", Permission::Role("show", "block")),
     ("DELETE", "/v1/shows/{id}/blocks", Permission::Role("show", "block")),
-    ("GET", "/v1/shows/{id}/seats", Permission::Public),
+    ("GET", SEATS, Permission::Public),
     ("GET", "/v1/shows/{id}/seats/events", Permission::Public),
     ("GET", "/v1/shows/{id}/best-seats", Permission::Public),
 ];
@@ -258,11 +261,22 @@ async fn seats(
         app.relay.refresh(id).await;
     }
     let form = query.format.unwrap_or_default();
-    let response = live.version().answer(&live, form, Coding::accepted(&headers), &conditions).await;
-    if response.status() == StatusCode::NOT_MODIFIED {
-        app.metrics.seat_maps.not_modified.inc();
-    }
-    Ok(response)
+    let answer = live.version().answer(&live, form, Coding::accepted(&headers), &conditions).await;
+    Ok(answer.map(Body::from))
+}
+
+/// Seat maps that are led here and rendered already, as [`seats`] answers them.
+pub fn ready_maps(app: &App, edge: &Edge) -> Front {
+    let app = app.clone();
+    Front::new(edge, SEATS, move |uri, headers| {
+        let show = uri.path().strip_prefix("/v1/shows/")?.strip_suffix("/seats")?;
+        let form = Form::of(uri.query())?;
+        if headers.contains_key(header::CACHE_CONTROL) {
+            return None;
+        }
+        let live = app.hosts.live(show.parse().ok()?)?;
+        live.ready(form, Coding::accepted(headers), &Conditions::of(headers))
+    })
 }
 
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]

@@ -4,6 +4,8 @@ mod create;
 mod events;
 mod http;
 mod manage;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
-pub use http::{PERMISSIONS, routes};
+pub use http::{PERMISSIONS, ready_maps, routes};
