@@ -110,24 +110,20 @@ struct Waiting {
 pub struct Writer(mpsc::UnboundedSender<Waiting>);
 
 /// One statement is one transaction. A hash stands for all that came before, so that with the promised ballot
-/// it is the whole head. Rows are locked in order of show, so that two writers cannot deadlock.
+/// it is the whole head. Heads are found by their key, in the order of what is given, which is that of shows:
+/// two writers lock them in the same order and cannot deadlock. (Did a plan ever take another order, the one
+/// that Postgres then ends is a statement that surely was not done.)
 const APPEND: &str = "
-WITH locked AS (
-    SELECT b.show_id, h.seq + 1 AS seq, greatest(h.committed, b.committed) AS committed,
-           b.epoch, b.session, b.attempt, b.at, b.new_hash, b.format, b.events
+WITH won AS (
+    UPDATE show_head h
+       SET seq = h.seq + 1, committed = greatest(h.committed, b.committed), hash = b.new_hash,
+           accepted_epoch = b.epoch, accepted_session = b.session, accepted_attempt = b.attempt
       FROM unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
                   $7::timestamptz[], $8::bytea[], $9::bytea[], $10::smallint[])
         AS b (show_id, hash, committed, epoch, session, attempt, at, new_hash, events, format)
-      JOIN show_head h ON h.show_id = b.show_id
-     WHERE h.hash = b.hash
+     WHERE h.show_id = b.show_id AND h.hash = b.hash
        AND (h.promised_epoch, h.promised_session, h.promised_attempt) = (b.epoch, b.session, b.attempt)
-     ORDER BY h.show_id FOR UPDATE OF h
-), won AS (
-    UPDATE show_head h
-       SET seq = l.seq, committed = l.committed, hash = l.new_hash,
-           accepted_epoch = l.epoch, accepted_session = l.session, accepted_attempt = l.attempt
-      FROM locked l WHERE h.show_id = l.show_id
-    RETURNING l.*
+    RETURNING b.show_id, h.seq, b.epoch, b.session, b.attempt, b.at, b.format, b.new_hash, b.events
 )
 INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, hash, events)
 SELECT show_id, seq, epoch, session, attempt, at, format, new_hash, events FROM won
@@ -233,6 +229,7 @@ impl Lane {
             }
         }
         self.queue = later;
+        batch.sort_unstable_by_key(|waiting| waiting.append.show);
         batch
     }
 
