@@ -24,7 +24,7 @@ use crate::replicas::Payload;
 use crate::show::{Decision, Event, Group, Refusal, Show, decide, due};
 
 /// How many commands one entry takes at most.
-const MAX_BATCH: usize = 1_024;
+pub(super) const MAX_BATCH: usize = 1_024;
 
 /// Batches on their way into the own store at once. A further one is begun only when at least as many commands
 /// wait as are under way, or none is: cutting batches small costs more than waiting for a commit.

@@ -357,3 +357,38 @@ async fn what_is_under_way_behind_a_lost_batch_is_settled_with_it() {
     assert_eq!(committed, 4);
     assert_eq!(app.hosts.get(id).await.unwrap().read(Show::counts), [5, 3, 0, 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_answers_at_once_and_its_content_later() {
+    let (_server, url) = database(false).await;
+    let app = process(&url, 1).await;
+    let id = show(&app).await;
+    let host = app.hosts.get(id).await.unwrap();
+    let mut waiting = Vec::new();
+    let (heard, _) = three_under_way(&app, id, ["A1", "A2", "A3"], async |_| {
+        // Besides those in the mailbox the host has some in hand, and decides nothing while so much is under way.
+        let mut full = false;
+        while !full || waiting.len() < MAILBOX + task::MAX_BATCH {
+            let (answer, result) = oneshot::channel();
+            full = host.mailbox.try_send(Message { asked: Arc::new(wish(id, "B1", None)), answer }).is_err();
+            match full {
+                true => tokio::task::yield_now().await,
+                false => waiting.push(result),
+            }
+        }
+        let error = app.hosts.ask(id, wish(id, "B2", None)).await.err().unwrap();
+        assert!(matches!(error, HostError::Busy), "{error}");
+        let response = Problem::from(error).render(None);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], "1");
+    })
+    .await;
+    assert!(heard.into_iter().all(|answer| matches!(answer, Ok(Replayable::Fresh(Answer::Done { .. })))));
+    let answers = futures::future::join_all(waiting).await;
+    let done = |answer: &_| matches!(answer, Ok(Ok(Replayable::Fresh(Answer::Done { .. }))));
+    let refused = |answer: &_| matches!(answer, Ok(Ok(Replayable::Fresh(Answer::Refused { .. }))));
+    assert_eq!(answers.iter().filter(|answer| done(answer)).count(), 1, "everybody wanted the same seat");
+    assert_eq!(answers.iter().filter(|answer| refused(answer)).count(), answers.len() - 1);
+    let (_, answer) = app.hosts.ask(id, wish(id, "B2", None)).await.unwrap();
+    assert!(matches!(answer, Answer::Done { .. }), "and there is room again");
+}
