@@ -24,6 +24,7 @@ pub async fn run(what: Bench) -> anyhow::Result<()> {
     match what {
         Bench::Purchase { data, clients, seconds, json } => purchase(&data, clients, seconds, json).await,
         Bench::NaiveServer(service) => services::naive(service.config.as_deref()).await,
+        Bench::BareServer { listen, folder } => bench::http::bare::serve(listen, &folder).await,
         Bench::All { out, short, rounds, only } => all(&out, short, rounds as usize, &only).await,
         Bench::Show { what } => show(what).await,
     }

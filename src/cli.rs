@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -286,6 +287,13 @@ pub enum Bench {
     /// The usual design behind a region's handlers
     #[command(hide = true)]
     NaiveServer(Service),
+    /// A folder's files by HTTP, with nothing around the library
+    #[command(hide = true)]
+    BareServer {
+        #[arg(long, value_name = "ADDRESS")]
+        listen: SocketAddr,
+        folder: PathBuf,
+    },
     /// Everything, on a platform of its own in a folder that is removed afterwards
     All {
         /// Where figures and plots go

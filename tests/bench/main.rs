@@ -17,7 +17,15 @@ const PARTS: &[(&str, &[&str])] = &[
     ("hot-http", &["naive, HTTP", "marquee, HTTP"]),
     ("spread-http", &["naive, HTTP", "marquee, HTTP"]),
     ("latency", &["bare commit", "marquee", "marquee, HTTP"]),
-    ("read", &["marquee, 300 seats", "marquee, 5000 seats", "marquee, by gateway, 300 seats"]),
+    (
+        "read",
+        &[
+            "bare hyper, 300 seats",
+            "marquee, 300 seats",
+            "marquee, 5000 seats",
+            "marquee, by gateway, 300 seats",
+        ],
+    ),
     ("watch", &["marquee"]),
     ("mixed", &["list shows", "seat map", "reserve"]),
     ("flat", &["1000 entries", "10000 entries"]),

@@ -1,5 +1,6 @@
 //! `marquee bench show read`: seat maps read from a regional process and through a gateway, against nginx
-//! that serves the same bytes as a file, on the same machine in the same run.
+//! that serves the same bytes as a file, and against bare hyper that has them in memory, on the same machine in
+//! the same run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,6 +11,7 @@ use regional::bench::Seen;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use super::bare::Bare;
 use super::nginx::{HOW_TO_INSTALL, Nginx, Served};
 use super::stage::Stage;
 use super::wire::{Wire, get, header};
@@ -41,13 +43,14 @@ pub async fn read(data: &Path, plan: &ReadPlan, progress: &Progress) -> anyhow::
         files.push(Served { name, bytes: answer.body.to_vec(), gzip });
         paths.push(path);
     }
-    let nginx = Nginx::start(&files).await?;
+    let (nginx, bare) = (Nginx::start(&files).await?, Bare::start(&files).await?);
     let mut turns = Vec::new();
     for (((seats, name), path), file) in SIZES.iter().zip(paths).zip(&files) {
         let nginx = nginx.as_ref().map(|nginx| ("nginx", nginx.address(), format!("/{name}")));
+        let bare = ("bare hyper", bare.address(), format!("/{name}"));
         let ours = ("marquee", stage.regional, path.clone());
         let gateway = ("marquee, by gateway", stage.gateway, path);
-        for (design, address, path) in nginx.into_iter().chain([ours, gateway]) {
+        for (design, address, path) in nginx.into_iter().chain([bare, ours, gateway]) {
             let design = format!("{design}, {seats} seats");
             turns.push(turn(design, address, &path, file.bytes.len(), plan).await?);
         }
@@ -58,8 +61,11 @@ pub async fn read(data: &Path, plan: &ReadPlan, progress: &Progress) -> anyhow::
     report.lines = lines;
     for ((seats, _), file) in SIZES.iter().zip(&files) {
         let at = |design: &str| report.best(&format!("{design}, {seats} seats")).map(|l| l.per_second);
-        let (ours, theirs) = (at("marquee"), at("nginx"));
+        let (ours, theirs, bare) = (at("marquee"), at("nginx"), at("bare hyper"));
         report.ratio(&format!("{seats} seats: marquee over nginx"), 0.7, ours, theirs);
+        if let (Some(theirs), Some(bare)) = (theirs, bare) {
+            report.notes.push(format!("{seats} seats: bare hyper over nginx is {:.2}", bare / theirs));
+        }
         let kind = if file.gzip { "compressed" } else { "not compressed" };
         report.notes.push(format!("{seats} seats: {} bytes, {kind}", file.bytes.len()));
     }
