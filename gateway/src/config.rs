@@ -152,8 +152,10 @@ pub struct Upstream {
     /// Requests that may wait at once for a show that changes hands, and the size of their bodies together.
     pub max_waiting: usize,
     pub max_waiting_kib: usize,
-    /// Whether a region that keeps a copy of a show may answer for it. For when copies are kept.
+    /// Whether a region that keeps a copy of a show may answer for it.
     pub read_from_copies: bool,
+    /// Not where the owner is only so little further: a copy may be a tenth of a second late.
+    pub copy_worth_ms: u64,
 }
 
 impl Default for Config {
@@ -227,6 +229,7 @@ impl Default for Upstream {
             max_waiting: 2_000,
             max_waiting_kib: 64 * 1024,
             read_from_copies: false,
+            copy_worth_ms: 20,
         }
     }
 }

@@ -269,6 +269,8 @@ async fn a_nearer_copy_is_read_and_the_owner_where_that_matters() {
     let mut config = config(&[("eu", eu.url()), ("us", us.url())]).await;
     config.registry_urls = vec![registry.start().await];
     config.upstream.read_from_copies = true;
+    // All is near here.
+    config.upstream.copy_worth_ms = 0;
     let gateway = Running::start(config).await;
     let ask = async |method: &str, path: &str, header: (&'static str, &'static str)| {
         let method: http::Method = method.parse().unwrap();
@@ -300,4 +302,39 @@ async fn a_nearer_copy_is_read_and_the_owner_where_that_matters() {
     assert_eq!(ask("GET", "", ("cache-control", "max-age=0, no-cache")).await, "us");
     assert_eq!(ask("GET", "/seats/events", plain).await, "us");
     assert_eq!(ask("POST", "/reservations", plain).await, "us");
+}
+
+#[tokio::test]
+async fn a_lost_owners_show_is_read_from_another_copy() {
+    let show = new_show();
+    // `us` owns it and `ap` keeps a copy; `eu`, where the gateway is, keeps none.
+    let (eu, us, ap) = (Fake::ok("eu").await, Fake::ok("us").await, Fake::ok("ap").await);
+    let registry = FakeRegistry::default();
+    registry.show(show, "us", 1, &["ap", "us"]);
+    let mut config = config(&[("eu", eu.url()), ("us", us.url()), ("ap", ap.url())]).await;
+    config.registry_urls = vec![registry.start().await];
+    config.upstream.read_from_copies = true;
+    // All is near here.
+    config.upstream.copy_worth_ms = 0;
+    config.upstream.deadline_ms = 2_000;
+    let gateway = Running::start(config).await;
+    eventually("the regions are known", || async {
+        let nearest: serde_json::Value =
+            gateway.get("/v1/regions/nearest").send().await.unwrap().json().await.unwrap();
+        nearest["candidates"].as_array().unwrap().iter().all(|c| c["round_trip_ms"].is_number())
+    })
+    .await;
+    let path = format!("/v1/shows/{show}/seats");
+    eventually("the owner is known", || async {
+        gateway.get(&path).send().await.unwrap().text().await.unwrap() != "eu"
+    })
+    .await;
+    drop(us);
+    // Before any probe tells, and after.
+    for _ in 0..10 {
+        let answer = gateway.get(&path).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (200, "ap".to_owned()));
+    }
+    let freshest = gateway.get(&path).header("cache-control", "no-cache").send().await.unwrap();
+    assert_eq!(freshest.status(), 503);
 }

@@ -49,6 +49,8 @@ pub struct Inner {
     pub projector: Nudge,
     /// To be called once what is for the audit log has committed.
     pub audit: audit::Nudge,
+    /// Shows that other regions lead.
+    pub copies: Copies,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
     /// This process's life, as the registry numbered it.
@@ -157,12 +159,14 @@ impl App {
         let replicas = ReplicaStore::start(store::Means {
             pool: pool.clone(),
             guard,
+        let commits = Commits::default();
             standings: Arc::new(standings),
             metrics: metrics.replicas.clone(),
             wanted: Default::default(),
         });
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
+            commits: commits.clone(),
             session: session.clone(),
             journal: Journal::new(pool.clone()),
             writer: Writer::start(pool.clone(), metrics.clone()),
@@ -179,6 +183,14 @@ impl App {
         let contacts = Contacts::new(month_keys, global.clone());
         let origins = Origins::new(config.master_key.reveal());
         let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
+        let copies = Copies::new(copies::Means {
+            region: config.region.clone(),
+            journal: Journal::new(pool.clone()),
+            view: view.clone(),
+            commits,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
         let under_way = Mutex::default();
         Self(Arc::new(Inner {
             config,
@@ -193,6 +205,7 @@ impl App {
             projector,
             audit: audit::Nudge::default(),
             provider,
+            copies,
             ticket_keys,
             session,
             caught_up,

@@ -9,7 +9,8 @@ use common::authz::Authorized;
 use common::telemetry::Trace;
 use common::{Problem, ShowId, UserId};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -20,6 +21,7 @@ use crate::show::{Asked, Command, Group, KeyUse};
 
 pub const SHOW_EPOCH: HeaderName = HeaderName::from_static("x-show-epoch");
 pub const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+pub const MAY_BE_STALE: HeaderName = HeaderName::from_static("x-may-be-stale");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Whence a request comes, for what follows from it later: its `traceparent`, and the client's address by the
@@ -165,10 +167,24 @@ pub fn replayed(mut response: Response) -> Response {
 /// Adds what every answer about a show carries.
 pub fn about(host: &Host, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
-    let headers = response.headers_mut();
-    headers.insert(SHOW_EPOCH, host.epoch.into());
-    if let Ok(value) = HeaderValue::from_str(&host.read(|show| show.last_at).to_string()) {
-        headers.insert(AS_OF, value);
-    }
+    mark(response.headers_mut(), host.epoch, host.read(|show| show.last_at), host.is_current());
     response
+}
+
+/// The epoch; when the last change was made that is known here; and, where another may have led since, that there
+/// may be later ones.
+pub fn mark(headers: &mut HeaderMap, epoch: u64, at: Timestamp, is_current: bool) {
+    headers.insert(SHOW_EPOCH, epoch.into());
+    headers.insert(AS_OF, HeaderValue::try_from(at.to_string()).expect("a time is visible ASCII"));
+    if !is_current {
+        headers.insert(MAY_BE_STALE, HeaderValue::from_static("true"));
+    }
+}
+
+/// Whether the reader wants the owner's word, and no copy's (`Cache-Control: no-cache`).
+pub fn wants_freshest(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
+        let words = value.to_str().unwrap_or_default().split(',');
+        words.map(str::trim).any(|word| word.eq_ignore_ascii_case("no-cache"))
+    })
 }

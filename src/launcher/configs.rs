@@ -201,6 +201,7 @@ impl Facts<'_> {
             "global_grpc_url": self.ports.url("global.grpc"),
             "registry_urls": self.registry_urls(),
             "redis_url": self.redis_url(region),
+            "upstream": { "read_from_copies": true },
             "log_format": self.options.log_format,
         });
         if self.options.no_limits {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Call, Client, fresh_key, text};
+use crate::client::{Answer, Call, Client, fresh_key, list, text};
 use crate::stage::{self, Show, adults};
 use crate::world::{World, kill, start, step, until};
 
@@ -286,12 +286,28 @@ async fn whole_region(world: &World) {
     let (paid, _) = stage::buy(&customer, &show.id, &["A1"]).await;
     let held = stage::reserve(&customer, &show.id, &["A2"]).await;
     let owner = stage::owner(world, &show.id).await;
+    let path = format!("/v1/shows/{}/seats", show.id);
+    let copied = async || {
+        let map = customer.get(&path).await;
+        let seats = list(&map.ok(200), "seats");
+        let status = |name: &str| seats.iter().find(|seat| seat["seat"] == name).map(|s| text(s, "status"));
+        ([status("A1"), status("A2")] == [Some("sold".into()), Some("held".into())]).then_some(map)
+    };
+    let map = until("the map to show both", BACK, copied).await;
+    assert!(map.header("x-region") == owner && !map.header("x-as-of").is_empty(), "{map}");
+    // So near to each other nobody reads a copy, which may be a moment late.
+    let freshest = customer.get(&path).header("cache-control", "no-cache").await;
+    assert!(freshest.header("x-region") == owner && freshest.header("x-may-be-stale").is_empty(), "{freshest}");
     step(&format!(
         "kill -9 of all of {owner}: what was sold stays sold, what was held is paid, selling goes on"
     ));
     assert_eq!(owner, "eu", "a new show is sold at home");
     kill(world, &owner, None).await;
     let killed = Instant::now();
+    let map = customer.get(&path).await;
+    step(&format!("the map is read {:?} after the kill", killed.elapsed()));
+    map.ok(200);
+    assert!(map.header("x-show-epoch") == "1" && map.header("x-may-be-stale") == "true", "{map}");
     let call = customer.post_once(&format!("/v1/shows/{}/reservations", show.id), adults(&["A3"]));
     patiently("a sale by another region", TAKEN_OVER, call).await.ok(201);
     step(&format!("sold {:?} after the kill", killed.elapsed()));

@@ -4,6 +4,7 @@
 mod places;
 
 use std::net::IpAddr;
+use std::time::Duration;
 use std::path::Path;
 
 use common::{Problem, RegionName};
@@ -90,19 +91,31 @@ fn fallback<'a>(app: &'a Gateway, wanted: &'a Region, caller: Option<Point>) -> 
 }
 
 /// The region to read a show's copy from: its owner, unless another that keeps one is nearer by round trip
-/// and well.
-pub fn nearest_copy<'a>(app: &'a Gateway, owner: &'a Region, copies: &[RegionName]) -> &'a Region {
+/// and well, or the owner is not well. `avoid` has just failed.
+pub fn nearest_copy<'a>(
+    app: &'a Gateway,
+    owner: &'a Region,
+    copies: &[RegionName],
+    avoid: Option<&RegionName>,
+) -> &'a Region {
+    let worth = Duration::from_millis(app.upstream.copy_worth_ms);
     let reach = |region: &Region| match region.name == app.directory.own().name {
-        true => Some(std::time::Duration::ZERO),
+        true => Some(Duration::ZERO),
         false => region.round_trip(),
     };
-    let Some(to_owner) = reach(owner) else { return owner };
+    let is_well = |region: &Region| region.is_healthy() && region.is_up() && Some(&region.name) != avoid;
     let copies = copies.iter().filter_map(|name| app.directory.named(name.as_str()));
-    let nearer = copies.filter(|region| region.is_healthy() && region.is_up());
-    let nearer = nearer.filter_map(|region| Some((reach(region)?, region)));
-    match nearer.min_by_key(|(reach, _)| *reach) {
-        // Not for a hair: the owner's answer is the newest.
-        Some((reach, region)) if reach * 2 < to_owner => region,
-        _ => owner,
+    let well = copies.filter(|region| region.name != owner.name && is_well(region));
+    let nearest = well.filter_map(|region| Some((reach(region)?, region))).min_by_key(|(reach, _)| *reach);
+    match (nearest, reach(owner).filter(|_| is_well(owner))) {
+        (None, _) => owner,
+        (Some((_, region)), None) => region,
+        (Some((reach, region)), Some(to_owner)) => {
+            if reach * 2 < to_owner && to_owner - reach >= worth {
+                region
+            } else {
+                owner
+            }
+        }
     }
 }

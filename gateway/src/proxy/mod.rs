@@ -300,9 +300,13 @@ impl Journey<'_> {
             Fault::Broken(why) => broken(asked, why),
         };
         if matches!(self.place, Place::Copy(_)) && self.body.is_repeatable() {
-            // A copy is a convenience; its owner answers for the show.
-            self.place = self.place.show().map_or(Place::Global, Place::Show);
             self.tries += 1;
+            self.avoid = Some(asked.clone());
+            let other = self.place.upstream(self.app, self.avoid.as_ref());
+            if self.tries >= self.app.upstream.max_tries || other.region == asked.region {
+                // A copy is a convenience; its owner answers for the show.
+                self.place = self.place.show().map_or(Place::Global, Place::Show);
+            }
             return Ok(());
         }
         self.avoid = Some(asked.clone());

@@ -19,7 +19,7 @@ pub enum Place {
     Region(RegionName),
     /// Wherever the show's owner is at the moment of asking.
     Show(ShowId),
-    /// The nearest region that keeps the show's journal; its owner when that one will not answer.
+    /// The nearest region that keeps the show's journal; another, then its owner, when that one will not answer.
     Copy(ShowId),
 }
 
@@ -75,7 +75,8 @@ impl Place {
             Self::Show(show) => (owner(gateway, *show), *show),
             Self::Copy(show) => {
                 let copies = gateway.ownership.replicas(*show);
-                (nearest_copy(gateway, owner(gateway, *show), &copies), *show)
+                let failed = avoid.and_then(|upstream| upstream.region.as_ref());
+                (nearest_copy(gateway, owner(gateway, *show), &copies, failed), *show)
             }
         };
         directory.process(region, show, avoid)

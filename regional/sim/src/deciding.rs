@@ -7,7 +7,7 @@ use regional::replication::Entry;
 use regional::show::{Asked, Decision, Group, decide, due};
 
 use crate::event::{At, Said, Who};
-use crate::host::{Answer, Asker, Batch, States};
+use crate::host::{Answer, Asker, Batch, LEASE, States};
 use crate::kind::Payload;
 use crate::process::wall;
 use crate::world::World;
@@ -101,7 +101,7 @@ impl World {
                 // What these answers rest on is not committed yet.
                 last.waiting.extend(waiting);
             } else {
-                self.answer_all(who, show, 0, waiting);
+                self.answer_unless_deposed(who, show, waiting);
             }
             return;
         }
@@ -134,6 +134,67 @@ impl World {
             }
             self.pay(who, show, &batch.groups);
             self.answer_all(who, show, batch.seq, batch.waiting);
+        }
+    }
+
+    /// Nothing is to be committed for these: a "no" waits for another proof that nobody else leads.
+    fn answer_unless_deposed(&mut self, who: Who, show: u8, waiting: Vec<(Asker, Answer)>) {
+        let now = self.now;
+        let is_no = |answer: &Answer| matches!(answer, Answer::Already | Answer::Refused(_));
+        let (no, yes): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, answer)| is_no(answer));
+        self.answer_all(who, show, 0, yes);
+        let Some(hosted) = self.processes.get_mut(&who.at).and_then(|p| p.hosted.get_mut(&show)) else {
+            return;
+        };
+        if no.is_empty() || hosted.leader.holds_lease(now, LEASE) {
+            self.refuse_all(who, show, no);
+            return;
+        }
+        self.counts.add("lead: a no waits for a proof");
+        hosted.unproven.extend(no.into_iter().map(|waiting| (now, waiting)));
+        self.on_leader(who.at, show, |leader| {
+            leader.clock(now);
+            leader.nudge_all()
+        });
+    }
+
+    /// Gives a "no" that waited once it is proven; that it cannot be given when nobody proves it for long.
+    pub fn prove(&mut self, at: At, show: u8) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&at).filter(|process| process.is_up) else { return };
+        let who = process.who();
+        let Some(hosted) = process.hosted.get_mut(&show).filter(|hosted| !hosted.unproven.is_empty()) else {
+            return;
+        };
+        if hosted.leader.holds_lease(now, LEASE) {
+            let proven = std::mem::take(&mut hosted.unproven).into_iter().map(|(_, waiting)| waiting);
+            let proven = proven.collect();
+            self.counts.add("lead: a no was proven");
+            self.refuse_all(who, show, proven);
+            return;
+        }
+        let old = hosted.unproven.extract_if(.., |(since, _)| now > *since + LEASE);
+        for (_, (asker, _)) in old.collect::<Vec<_>>() {
+            self.counts.add("lead: a no was not proven");
+            self.answer(who, asker, Said::Unavailable);
+        }
+    }
+
+    fn refuse_all(&mut self, who: Who, show: u8, no: Vec<(Asker, Answer)>) {
+        if !no.is_empty() {
+            self.check_lease(who, show);
+        }
+        self.answer_all(who, show, 0, no);
+    }
+
+    /// What is refused, or read without a stamp, is what is committed anywhere, but for the time of the lease.
+    pub fn check_lease(&mut self, who: Who, show: u8) {
+        let Some(hosted) = self.processes[&who.at].hosted.get(&show) else { return };
+        let (known, ballot) = (hosted.leader.committed(), hosted.leader.ballot());
+        let missing = self.truths[usize::from(show)].missing_since(known);
+        if let Some(at) = missing.filter(|at| self.now > at + LEASE) {
+            let why = format!("show {show}: {ballot:?} speaks for {known}, and more was committed at {at}");
+            self.fail("lease", why);
         }
     }
 

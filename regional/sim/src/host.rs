@@ -17,7 +17,7 @@ use crate::world::World;
 /// A try that does not come to lead is given up after this.
 const PATIENCE: Ms = 4_000;
 const NUDGE: Ms = 500;
-/// For how long a read may be answered without a stamp.
+/// For how long a leader may refuse, and answer reads without a stamp, after a majority answered it.
 pub const LEASE: Ms = 2_000;
 
 /// One try of one process to lead one show.
@@ -31,6 +31,8 @@ pub struct Hosted {
     pub log: Vec<Entry<Sim>>,
     pub mailbox: Vec<(Rc<Asked>, Asker)>,
     pub under_way: VecDeque<Batch>,
+    /// What a "no" waits for since then: proof that nobody else leads.
+    pub unproven: Vec<(Ms, (Asker, Answer))>,
 }
 
 pub struct States {
@@ -94,6 +96,9 @@ impl World {
             }
             _ => Said::Unavailable,
         };
+        if matches!(said, Said::Read { stamped: false, .. }) {
+            self.check_lease(who, show);
+        }
         self.answer(who, asker, said);
     }
 
@@ -147,6 +152,7 @@ impl World {
             log: Vec::new(),
             mailbox: Vec::new(),
             under_way: VecDeque::new(),
+            unproven: Vec::new(),
         };
         if let Some(process) = self.alive(who) {
             process.hosted.insert(show, hosted);
@@ -175,6 +181,7 @@ impl World {
                 self.on_leader(who.at, show, |leader| leader.tick(now));
                 self.decide_all(who.at, show);
                 self.expire(who, show);
+                self.prove(who.at, show);
             }
         }
     }
@@ -226,6 +233,7 @@ impl World {
             return;
         }
         self.on_leader(who.at, show, |leader| leader.answered(&region, reply));
+        self.prove(who.at, show);
         self.decide_all(who.at, show);
     }
 
@@ -301,6 +309,10 @@ impl World {
             self.answer(who, asker, Said::Unknown);
         }
         for (_, asker) in hosted.mailbox {
+            self.answer(who, asker, Said::Unavailable);
+        }
+        // A "no" that is not given: nothing was done either way.
+        for (_, (asker, _)) in hosted.unproven {
             self.answer(who, asker, Said::Unavailable);
         }
     }

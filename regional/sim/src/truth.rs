@@ -7,7 +7,7 @@ use std::rc::Rc;
 use regional::replication::{Ballot, Entry, Mark};
 use regional::show::Show;
 
-use crate::event::At;
+use crate::event::{At, Ms};
 use crate::fold::fold_in;
 use crate::kind::Sim;
 use crate::world::World;
@@ -17,6 +17,8 @@ use crate::world::World;
 pub struct Truth {
     /// Every entry that a leader ever called committed, and under which ballot first.
     pub entries: Vec<(Ballot, Entry<Sim>)>,
+    /// And when.
+    times: Vec<Ms>,
     /// What they fold to.
     pub show: Option<Rc<Show>>,
     /// Where each key took effect.
@@ -38,6 +40,11 @@ impl Truth {
             fold_in(&mut show, entry)?;
         }
         Ok(show)
+    }
+
+    /// When the first entry after number `known` was committed.
+    pub fn missing_since(&self, known: u64) -> Option<Ms> {
+        at(&self.times, known + 1).copied()
     }
 
     fn digest(&self, seq: u64) -> Option<u64> {
@@ -98,6 +105,7 @@ impl World {
                 wrong.get_or_insert(("S1", why));
             }
             truth.entries.push((ballot, entry.clone()));
+            truth.times.push(self.now);
         }
         let later = truth.chosen.range(ballot..).filter(|(by, _)| **by > ballot);
         for (by, digests) in later {

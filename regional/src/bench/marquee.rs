@@ -64,6 +64,7 @@ impl Marquee {
             standings: Arc::new(standings),
             metrics: metrics.replicas.clone(),
             wanted: Wanted::default(),
+            commits: Default::default(),
         });
         let hosts = Hosts::new(Means {
             region: region.clone(),

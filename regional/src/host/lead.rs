@@ -218,13 +218,16 @@ fn reign(hosts: &Hosts, tenure: Tenure, state: Show, groups: &[Group]) -> Host {
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     // The `Led` entry changes no seat: who saw all before it goes on without a break.
     let publisher = means.relay.publisher(show, ballot);
-    let live = Live::new(ballot.epoch, state.seq - 1, &state, publisher, means.metrics.clone());
+    let proof = tenure.proof();
+    let live =
+        Live::new(ballot.epoch, state.seq - 1, &state, publisher, proof.clone(), means.metrics.clone());
     let committed = Arc::new(RwLock::new(state));
     let host = Host {
         epoch: ballot.epoch,
         mailbox: sender.clone(),
         committed: committed.clone(),
         asked_for: Arc::default(),
+        proof,
         live: live.clone(),
     };
     let task = task::Task {

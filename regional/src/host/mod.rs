@@ -3,11 +3,12 @@
 //! show cost one commit.
 //!
 //! Invariants: nothing is answered, shown or projected before its entry is committed, by a majority of the
-//! show's regions; what a refusal rests on is committed too.
+//! show's regions; what a refusal rests on is committed too, and surely not replaced since ([`Proof`]).
 
 mod clock;
 mod decided;
 mod lead;
+mod proof;
 mod refused;
 mod task;
 mod tenure;
@@ -26,6 +27,8 @@ use raft::client::{RegistryClient, RegistryView};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use watch::Laggards;
+
+pub use proof::Proof;
 
 use crate::app::not_owner;
 use crate::journal::{Attempts, Journal, Writer};
@@ -84,6 +87,7 @@ pub struct Host {
     asked_for: Arc<AtomicBool>,
     /// What readers and watchers of the seat map are told.
     pub live: Arc<Live>,
+    proof: Arc<Proof>,
 }
 
 struct Message {
@@ -337,3 +341,21 @@ impl Host {
         look(&self.committed.read().expect("never poisoned"))
     }
 }
+    /// Whether what is read here is surely not older than the lease.
+    pub fn is_current(&self) -> bool {
+        self.proof.holds_lease()
+    }
+
+    /// Waits until it is proven that what was read here before was the latest.
+    pub async fn was_current(&self) -> Result<(), HostError> {
+        self.proof.now().await
+    }
+
+    /// `no`, which what was read here led to; or that nobody can tell now, as another may lead.
+    pub async fn unless_deposed(&self, no: impl Into<Problem>) -> Problem {
+        match self.was_current().await {
+            Ok(()) => no.into(),
+            Err(why) => why.into(),
+        }
+    }
+

@@ -20,6 +20,7 @@ use super::refused::Refused;
 use super::tenure::{End, Tenure, Told};
 use super::{Answer, HostError, Hosts, Message, Replayable};
 use crate::live::Live;
+use crate::metrics::Metrics;
 use crate::replicas::Payload;
 use crate::show::{Decision, Event, Group, Refusal, Show, decide, due};
 
@@ -93,6 +94,13 @@ enum Reply {
     },
 }
 
+impl Reply {
+    /// Whether it would be wrong had somebody else led since.
+    fn is_no(&self) -> bool {
+        matches!(self, Self::Already | Self::Refused { .. })
+    }
+}
+
 impl Task {
     pub async fn run(mut self) {
         let why = self.serve().await;
@@ -100,6 +108,7 @@ impl Task {
         self.hosts.forget_host(self.show, &self.own);
         self.hosts.left_behind(self.show, self.tenure.lagging());
         self.live.end();
+        self.tenure.proof().end();
         self.hosts.0.means.metrics.shows_active.dec();
         // Whoever still waits in the mailbox was not decided: nothing was done.
         self.mailbox.close();
@@ -222,9 +231,26 @@ impl Task {
             // What these answers rest on is not committed yet.
             last.waiting.extend(waiting);
         } else {
-            self.answer(waiting, &[], None);
+            self.answer_unless_deposed(waiting);
         }
         Ok(())
+    }
+
+    /// Nothing is to be committed for these, which would prove that nobody else leads: a "no" waits for another
+    /// proof. It is a refusal then, so nothing was done either way.
+    fn answer_unless_deposed(&self, waiting: Vec<Waiting>) {
+        let (no, yes): (Vec<Waiting>, Vec<Waiting>) =
+            waiting.into_iter().partition(|waiting| waiting.reply.is_no());
+        let metrics = self.hosts.0.means.metrics.clone();
+        answer(&metrics, yes, &[], None);
+        let proof = self.tenure.proof();
+        if no.is_empty() || proof.holds_lease() {
+            return answer(&metrics, no, &[], None);
+        }
+        tokio::spawn(async move {
+            let failure = proof.within_lease().await.err();
+            answer(&metrics, no, &[], failure);
+        });
     }
 
     fn decide_into(
@@ -335,27 +361,29 @@ impl Task {
     }
 
     fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
-        let counts = &self.hosts.0.means.metrics.commands;
-        let mut used = vec![false; groups.len()];
-        for Waiting { asker, reply } in waiting {
-            let (count, answer) = match (&failure, reply) {
-                (Some(failure), _) => (&counts.failed, Err(failure.clone())),
-                (None, Reply::Group(at)) => {
-                    let repeated = std::mem::replace(&mut used[at], true);
-                    let answer = Answer::Done { group: groups[at].clone(), repeated };
-                    (&counts.done, Ok(Replayable::Fresh(answer)))
-                }
-                (None, Reply::Before { seq, index }) => {
-                    (&counts.repeated, Ok(Replayable::Before { seq, index }))
-                }
-                (None, Reply::Already) => (&counts.already, Ok(Replayable::Fresh(Answer::Already))),
-                (None, Reply::Refused { refusal, repeated }) => {
-                    (&counts.refused, Ok(Replayable::Fresh(Answer::Refused { refusal, repeated })))
-                }
-            };
-            count.inc();
-            // Who no longer listens finds the result under the key.
-            let _ = asker.send(answer);
-        }
+        answer(&self.hosts.0.means.metrics, waiting, groups, failure);
+    }
+}
+
+fn answer(metrics: &Metrics, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
+    let counts = &metrics.commands;
+    let mut used = vec![false; groups.len()];
+    for Waiting { asker, reply } in waiting {
+        let (count, answer) = match (&failure, reply) {
+            (Some(failure), _) => (&counts.failed, Err(failure.clone())),
+            (None, Reply::Group(at)) => {
+                let repeated = std::mem::replace(&mut used[at], true);
+                let answer = Answer::Done { group: groups[at].clone(), repeated };
+                (&counts.done, Ok(Replayable::Fresh(answer)))
+            }
+            (None, Reply::Before { seq, index }) => (&counts.repeated, Ok(Replayable::Before { seq, index })),
+            (None, Reply::Already) => (&counts.already, Ok(Replayable::Fresh(Answer::Already))),
+            (None, Reply::Refused { refusal, repeated }) => {
+                (&counts.refused, Ok(Replayable::Fresh(Answer::Refused { refusal, repeated })))
+            }
+        };
+        count.inc();
+        // Who no longer listens finds the result under the key.
+        let _ = asker.send(answer);
     }
 }

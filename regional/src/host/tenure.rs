@@ -8,14 +8,15 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{RegionName, ShowId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Hosts;
 use super::clock::boot_ms;
+use super::{Hosts, Proof};
 use crate::journal::{Append, Appended};
 use crate::replicas::peers::{Heard, Route};
 use crate::replicas::{Answer, Mark, Payload, Regional, Reply, Request};
@@ -30,6 +31,8 @@ const UNDER_WAY: u64 = 256;
 const UNSETTLED: Duration = Duration::from_secs(4);
 /// Before a store that did not answer is asked again.
 const OWN_PAUSE: Duration = Duration::from_millis(200);
+/// Before those who do not prove a reign by an answer are asked again.
+const REPEAT_MS: u64 = 500;
 /// Questions to the own store at once, beside its entries.
 const OWN_ASKED: usize = 4;
 
@@ -72,6 +75,9 @@ pub(super) struct Tenure {
     asked_own: usize,
     /// Since when it is open whether the own store holds what it was given.
     unsettled: Option<Instant>,
+    proof: Arc<Proof>,
+    /// When all were last asked for no other reason than a proof.
+    asked_all: u64,
 }
 
 impl Tenure {
@@ -89,6 +95,8 @@ impl Tenure {
             writes: VecDeque::new(),
             asked_own: 0,
             unsettled: None,
+            proof: Arc::default(),
+            asked_all: 0,
         };
         // The own store has not answered yet, so there is nothing to be told.
         let told = tenure.carry(effects);
@@ -118,6 +126,11 @@ impl Tenure {
     /// Whether entries may be added now.
     pub fn is_settled(&self) -> bool {
         self.unsettled.is_none()
+    }
+
+    /// That this reign is the present one, for readers.
+    pub fn proof(&self) -> Arc<Proof> {
+        self.proof.clone()
     }
 
     /// Whether everybody who can be reached knows all there is.
@@ -156,7 +169,7 @@ impl Tenure {
     pub async fn next(&mut self) -> Vec<Told> {
         loop {
             let tick = self.next_tick();
-            let told = tokio::select! {
+            let mut told = tokio::select! {
                 biased;
                 appended = first(&mut self.writes) => self.written(appended),
                 // The route holds a sender.
@@ -165,11 +178,31 @@ impl Tenure {
                     let effects = self.leader.tick(boot_ms());
                     self.carry(effects)
                 }
+                () = self.proof.asked_for() => Vec::new(),
             };
+            if let Some(since) = self.leader.heard_since() {
+                self.proof.note(since);
+            }
+            told.append(&mut self.prove());
             if !told.is_empty() {
                 return told;
             }
         }
+    }
+
+    /// Asks all whether this is still the present reign, where somebody wants to know and no answer to what is
+    /// under way anyway will tell.
+    fn prove(&mut self) -> Vec<Told> {
+        let Some(wanted) = self.proof.wanted() else { return Vec::new() };
+        let now = boot_ms();
+        let is_under_way = self.leader.committed() < self.leader.last_seq();
+        let is_asked = wanted < self.asked_all && now < self.asked_all + REPEAT_MS;
+        if is_asked || is_under_way || !self.leader.is_leading() {
+            return Vec::new();
+        }
+        // What is asked from the next millisecond on is proven by a round of its own.
+        self.asked_all = now + 1;
+        self.again()
     }
 
     fn next_tick(&self) -> Option<u64> {

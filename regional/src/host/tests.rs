@@ -3,6 +3,8 @@
 mod crash;
 mod ledger;
 mod load;
+mod platform;
+mod reading;
 mod regions;
 mod two;
 

@@ -154,6 +154,15 @@ impl Journal {
         }))
     }
 
+    /// The entries after `after` that are committed.
+    pub async fn committed_after(&self, show: ShowId, after: u64) -> Result<Vec<Entry>, JournalError> {
+        let committed = self.committed(show).await?.unwrap_or_default();
+        if committed <= after {
+            return Ok(Vec::new());
+        }
+        self.entries(show, after, committed).await?.try_collect().await
+    }
+
     /// One entry.
     pub async fn entry(&self, show: ShowId, seq: u64) -> Result<Entry, JournalError> {
         let entries = self.entries(show, seq - 1, seq).await?;

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::time::sleep;
 
+use crate::host::Proof;
 use crate::metrics::Metrics;
 use crate::relay::Publisher;
 use crate::show::{Plan, SeatStatus, Show};
@@ -53,6 +54,8 @@ pub struct Live {
     version: ArcSwapOption<Version>,
     layout: version::LayoutCell,
     publisher: Publisher,
+    /// That whoever tells of these changes leads.
+    proof: Arc<Proof>,
     metrics: Metrics,
 }
 
@@ -92,7 +95,15 @@ pub struct Delta {
 
 impl Live {
     /// Begins with a state; who has seen everything up to `since` goes on from there without a break.
-    pub fn new(epoch: u64, since: u64, show: &Show, publisher: Publisher, metrics: Metrics) -> Arc<Self> {
+    /// `proof`: that this is where the show is led; of one that is only followed it never comes.
+    pub fn new(
+        epoch: u64,
+        since: u64,
+        show: &Show,
+        publisher: Publisher,
+        proof: Arc<Proof>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let seats: Vec<SeatStatus> = show.seats.iter().map(|seat| seat.status()).collect();
         let state = State {
             seq: show.seq,
@@ -115,6 +126,7 @@ impl Live {
             version: ArcSwapOption::empty(),
             layout: version::LayoutCell::default(),
             publisher,
+            proof,
             metrics,
         })
     }

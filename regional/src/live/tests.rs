@@ -27,7 +27,7 @@ fn show_of(facts: Created) -> Show {
 }
 
 fn live_of(show: &Show) -> Arc<Live> {
-    Live::new(3, show.seq - 1, show, Publisher::default(), metrics())
+    Live::new(3, show.seq - 1, show, Publisher::default(), Arc::default(), metrics())
 }
 
 /// The change that an entry makes: `seats` are then `status`.
@@ -237,7 +237,7 @@ async fn whoever_comes_back_hears_what_it_missed_and_nothing_twice() {
     for unknown in [None, Some(99)] {
         assert_eq!(heard(&mut listen(&live, unknown)).await.unwrap().0, "snapshot");
     }
-    let later = Live::new(4, 5, &show, Publisher::default(), metrics());
+    let later = Live::new(4, 5, &show, Publisher::default(), Arc::default(), metrics());
     assert_eq!(heard(&mut listen(&later, Some(2))).await.unwrap().0, "snapshot", "unknown to a new leader");
 }
 

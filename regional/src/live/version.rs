@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::{Live, wire};
-use crate::asking::{AS_OF, SHOW_EPOCH};
+use crate::asking::{AS_OF, MAY_BE_STALE, SHOW_EPOCH};
 use crate::metrics::SeatMaps;
 use crate::show::{Plan, SeatStatus};
 
@@ -122,6 +122,13 @@ fn tags(name: &str) -> [HeaderValue; 2] {
     })
 }
 
+/// Where another may have led since: a version is kept, but not whether it is the latest.
+fn warn(live: &Live, headers: &mut HeaderMap) {
+    if !live.proof.holds_lease() {
+        headers.insert(MAY_BE_STALE, HeaderValue::from_static("true"));
+    }
+}
+
 /// A show's layout with its tags; made when it is first asked for.
 #[derive(Default)]
 pub struct LayoutCell(OnceLock<Arc<Layout>>);
@@ -181,7 +188,12 @@ impl Version {
     }
 
     /// What every answer about the show carries.
-    pub fn mark(&self, headers: &mut HeaderMap) {
+    pub fn mark(&self, live: &Live, headers: &mut HeaderMap) {
+        self.place(headers);
+        warn(live, headers);
+    }
+
+    fn place(&self, headers: &mut HeaderMap) {
         headers.insert(SHOW_EPOCH, self.epoch.into());
         headers.insert(AS_OF, self.as_of.clone());
     }
@@ -224,12 +236,14 @@ impl Version {
         if let Some(tag) = known {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.headers_mut() = self.headers(form, tag);
+            warn(live, response.headers_mut());
             live.metrics.seat_maps.not_modified.inc();
             return Some(response);
         }
         let whole = self.answers[form as usize][coding as usize].get()?;
         live.metrics.seat_maps.cached.inc();
         *response.headers_mut() = whole.headers.clone();
+        warn(live, response.headers_mut());
         *response.body_mut() = whole.body.clone();
         Some(response)
     }
@@ -249,6 +263,7 @@ impl Version {
         let Whole { headers, body } = self.answers[form as usize][coding as usize].get_or_init(|| whole);
         let mut response = Response::new(body.clone());
         *response.headers_mut() = headers.clone();
+        warn(live, response.headers_mut());
         response
     }
 
@@ -275,7 +290,7 @@ impl Version {
         headers.insert(header::VARY, VARY);
         let cache = if form == Form::Layout { LAYOUT_LIVES } else { CHECK_FIRST };
         headers.insert(header::CACHE_CONTROL, cache);
-        self.mark(&mut headers);
+        self.place(&mut headers);
         headers
     }
 

@@ -212,7 +212,9 @@ async fn read(
         let owner = show.reservation_of(&payment).customer;
         Some((PaymentView::of(show, payment), owner))
     });
-    let (view, owner) = found.ok_or_else(|| Problem::not_found("payment"))?;
+    let Some((view, owner)) = found else {
+        return Err(host.unless_deposed(Problem::not_found("payment")).await);
+    };
     authorized.require_owner(owner, "payment")?;
     Ok(about(&host, Json(view)))
 }
@@ -320,7 +322,10 @@ async fn refund(
     let reason = body.reason.trim().to_owned();
     let command = Command::Refund(NewRefund { id, payment, amount, reason });
     if dry.dry_run == Some(true) {
-        return offer(&host, payment, command).map_err(|problem| about(&host, problem).into());
+        return match offer(&host, payment, command) {
+            Ok(offered) => Ok(offered),
+            Err(problem) => Err(about(&host, host.unless_deposed(problem).await).into()),
+        };
     }
     let RequiredIdempotencyKey(key) = key?;
     let asker = Asker::new(&authorized, whence, true);

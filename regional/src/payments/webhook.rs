@@ -59,7 +59,11 @@ pub async fn receive(
 
 async fn settle(app: &App, id: PaymentId) -> Result<(), Stuck> {
     let host = app.hosts.get(id.show()).await?;
-    let payment = host.read(|show| show.payments.get(&id).map(WithId::to_owned)).ok_or(HostError::NoShow)?;
+    let Some(payment) = host.read(|show| show.payments.get(&id).map(WithId::to_owned)) else {
+        // Not by a leader that was replaced: the provider would tell nobody else.
+        host.was_current().await?;
+        return Err(HostError::NoShow.into());
+    };
     saga::hinted(app, &host, &payment).await.map(drop)
 }
 

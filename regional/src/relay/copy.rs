@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::ShowId;
-use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -68,7 +67,7 @@ impl Copy {
             }
         };
         let metrics = inner.means.metrics.clone();
-        let live = Live::new(leader.epoch, state.seq, &state, Publisher::default(), metrics);
+        let live = Live::new(leader.epoch, state.seq, &state, Publisher::default(), Arc::default(), metrics);
         let (refresh, asked) = mpsc::channel(16);
         let task = Following { inner: inner.clone(), live: live.clone(), state, heard, asked, away };
         tokio::spawn(task.run());
@@ -174,13 +173,7 @@ impl Following {
 
     async fn try_read_journal(&mut self) -> Result<(), JournalError> {
         let (show, journal) = (self.live.show, &self.inner.means.journal);
-        let committed = journal.committed(show).await?.unwrap_or_default();
-        if committed <= self.state.seq {
-            return Ok(());
-        }
-        let mut entries = std::pin::pin!(journal.entries(show, self.state.seq, committed).await?);
-        while let Some(entry) = entries.next().await {
-            let entry = entry?;
+        for entry in journal.committed_after(show, self.state.seq).await? {
             self.state.apply(entry.seq, &entry.groups).map_err(|why| JournalError::Corrupt {
                 show,
                 seq: entry.seq,

@@ -1,6 +1,6 @@
 //! The replica's side of the replication, around the pure rules of [`crate::replication`]: messages on the
 //! wire ([`wire`]), the journals in Postgres that answer them, and the stream of other regions that brings
-//! them; and, of the leader's side, the streams to other regions ([`peers`]).
+//! them; what readers see of them ([`copies`]); and, of the leader's side, the streams to other regions ([`peers`]).
 //!
 //! Invariant: nothing is answered before the transaction that it rests on is durable; where its outcome is not
 //! known, nothing is answered at all.

@@ -401,6 +401,7 @@ fn the_lease_counts_from_the_sending_and_needs_a_majority() {
     let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));
     assert!(leader.holds_lease(2_500, 2_000));
     assert!(!leader.holds_lease(3_001, 2_000));
+    assert_eq!(leader.heard_since(), Some(1_000));
     cluster.cut = set("bc");
     let effects = leader.tick(3_000);
     cluster.carry_out(&mut leader, effects);
@@ -409,6 +410,9 @@ fn the_lease_counts_from_the_sending_and_needs_a_majority() {
     let effects = leader.tick(3_600);
     cluster.carry_out(&mut leader, effects);
     assert!(leader.holds_lease(3_700, 2_000));
+    assert_eq!(leader.heard_since(), Some(3_600));
+    leader.stop(Why::Registry);
+    assert_eq!(leader.heard_since(), None);
 }
 
 #[test]

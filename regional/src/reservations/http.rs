@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use common::authz::{Authorized, Permission};
 use common::http::{Json, OptionalIdempotencyKey, Path, Query, RequiredIdempotencyKey, from_json};
 use common::problem::ProblemDetails;
@@ -145,7 +145,9 @@ pub(crate) async fn visible(
 ) -> Result<(Host, Owned<Reservation>), Problem> {
     let host = app.host_of(id.show(), "reservation").await?;
     let reservation = host.read(|show| show.reservations.get(&id).map(WithId::to_owned));
-    let reservation = reservation.ok_or_else(|| Problem::not_found("reservation"))?;
+    let Some(reservation) = reservation else {
+        return Err(host.unless_deposed(Problem::not_found("reservation")).await);
+    };
     authorized.require_owner(reservation.customer, "reservation")?;
     Ok((host, reservation))
 }
@@ -261,7 +263,10 @@ async fn cancel(
     let by_staff = authorized.by_role();
     let offer = host.read(|show| offer(show, &reservation, &body, by_staff));
     if dry.dry_run == Some(true) {
-        let quote = offer.map_err(|refusal| Problem::from(refusal).into_response())?;
+        let quote = match offer {
+            Ok(quote) => quote,
+            Err(refusal) => return Err(host.unless_deposed(refusal).await.into()),
+        };
         let reservation = host.read(|show| ReservationView::of(show, reservation.with_id()));
         let reservation = app.contacts.revealed(&authorized, reservation).await;
         return Ok(about(&host, Json(CanceledView { reservation, refund: None, quote, dry_run: true })));

@@ -62,7 +62,7 @@ pub async fn watch(
         let Some(watch) = live.watch(seen, compact).filter(|_| !app.stop.is_cancelled()) else { continue };
         let mut response = Response::new(Body::new(watch.stream(app.metrics.clone())));
         let headers = response.headers_mut();
-        live.version().mark(headers);
+        live.version().mark(&live, headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return Ok(response);

@@ -18,12 +18,12 @@ use super::create::{NewShow, create};
 use super::view::{ShowView, Suggestion};
 use super::{events, manage};
 use crate::app::{App, db_failed};
-use crate::asking::{Whence, about};
+use crate::asking::{Whence, about, wants_freshest};
 use crate::cinemas::model::parse_point;
 use crate::halls::layout::SeatType;
 use crate::live::wire::SeatMapAnswer;
 use crate::live::{Coding, Form};
-use crate::show::best_seats;
+use crate::show::{Show, best_seats};
 
 const SEATS: &str = "/v1/shows/{id}/seats";
 
@@ -204,7 +204,8 @@ async fn post(
     responses(
         (status = 200, description = "The show", body = ShowView,
          headers(("ETag" = String, description = "changes with the show"),
-                 ("X-Show-Epoch" = u64, description = "rises when the show changes hands"))),
+                 ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
+                 ("X-As-Of" = Option<String>, description = "where there may be later ones: when the last change that is known here was committed"))),
         (status = 304, description = "As before"),
     )
 )]
@@ -212,10 +213,21 @@ async fn read(
     State(app): State<App>,
     conditions: Conditions,
     Path(id): Path<ShowId>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let host = app.hosts.get(id).await?;
-    let (view, seq) = host.read(|show| (ShowView::of(show), show.seq));
-    Ok(about(&host, conditions.answer(i64::try_from(seq).unwrap_or(i64::MAX), &view)))
+    let freshest = wants_freshest(&headers);
+    let answer =
+        |show: &Show| conditions.answer(i64::try_from(show.seq).unwrap_or(i64::MAX), &ShowView::of(show));
+    if let Some(copy) = app.copy(id, freshest).await {
+        return Ok(copy.about(copy.read(answer)));
+    }
+    match app.hosts.get(id).await {
+        Ok(host) => Ok(about(&host, host.read(answer))),
+        Err(why) => match app.copy_instead(id, freshest, &why).await {
+            Some(copy) => Ok(copy.about(copy.read(answer))),
+            None => Err(why.into()),
+        },
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -230,7 +242,8 @@ struct MapQuery {
 
 /// Read a show's seat map
 ///
-/// From memory, as of the last committed change of a seat. A page that follows a map closely reads `layout`
+/// From memory, as of the last committed change of a seat; where another region leads the show, from a copy that
+/// says of when it is, unless `Cache-Control: no-cache` asks for the leader's. A page that follows a map closely reads `layout`
 /// once, then `compact`, or the events.
 #[utoipa::path(
     get, path = "/v1/shows/{id}/seats", tag = "shows", operation_id = "get_seats",
@@ -244,7 +257,7 @@ struct MapQuery {
          body = SeatMapAnswer<'static>,
          headers(("ETag" = String, description = "changes with any seat"),
                  ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
-                 ("X-As-Of" = String, description = "when the last change was committed"))),
+                 ("X-As-Of" = Option<String>, description = "where there may be later ones: when the last change that is known here was committed"))),
         (status = 304, description = "As before"),
     )
 )]
@@ -255,8 +268,18 @@ async fn seats(
     Query(query): Query<MapQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let live = app.live(id).await?;
-    if headers.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes() == b"no-cache") {
+    let freshest = wants_freshest(&headers);
+    let live = match app.copy(id, freshest).await {
+        Some(copy) => copy.live.clone(),
+        None => match app.live(id).await {
+            Ok(live) => live,
+            Err(why) => {
+                let copy = app.copy_instead(id, freshest, &why).await;
+                copy.ok_or(why)?.live.clone()
+            }
+        },
+    };
+    if freshest {
         // Where it is led here, memory is what is committed already.
         app.relay.refresh(id).await;
     }
@@ -319,8 +342,10 @@ async fn best(
         let seats = best_seats(show, query.count, query.kind, category)?;
         Suggestion::of(show, &seats, category)
     });
-    let found = found.ok_or_else(|| {
-        Problem::conflict("seats-unavailable", "fewer seats of that kind and category are free")
-    })?;
+    let Some(found) = found else {
+        let too_few =
+            Problem::conflict("seats-unavailable", "fewer seats of that kind and category are free");
+        return Err(host.unless_deposed(too_few).await);
+    };
     Ok(about(&host, Json(found)))
 }

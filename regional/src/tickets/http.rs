@@ -83,7 +83,7 @@ async fn read(
     let id: TicketId = id.parse().map_err(|_| missing())?;
     let host = app.host_of(id.show(), "ticket").await?;
     let found = host.read(|show| view(&app, show, id));
-    let (view, owner) = found.ok_or_else(missing)?;
+    let Some((view, owner)) = found else { return Err(host.unless_deposed(missing()).await) };
     authorized.require_owner(owner, "ticket")?;
     match form {
         None => Ok(about(&host, Json(view))),

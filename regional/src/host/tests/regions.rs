@@ -1,182 +1,17 @@
-//! Shows led by quorum: three regions, each a process with a database of its own, and between them links that
-//! can be cut. Whoever leads is told so, since there is no registry here.
+//! Shows led by quorum: three regions, and between them links that are cut.
 //!
 //! `REGIONS_SECONDS` makes the load longer, `REGIONS_SEED` replays its cuts.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tokio_util::sync::DropGuard;
 
 use super::load::{Book, Tell, customers, ledgers};
+use super::platform::{NAMES, Platform, strand};
 use super::*;
 use crate::testing::until;
-
-const NAMES: [&str; 3] = ["eu", "us", "ap"];
-
-/// One way between two regions, which can be cut.
-struct Link {
-    url: String,
-    cut: Arc<AtomicBool>,
-    /// Ends what goes over it now.
-    connections: Arc<Mutex<CancellationToken>>,
-}
-
-impl Link {
-    async fn to(target: std::net::SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (cut, connections) =
-            (Arc::new(AtomicBool::new(false)), Arc::<Mutex<CancellationToken>>::default());
-        let (is_cut, present) = (cut.clone(), connections.clone());
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                if is_cut.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let ended = present.lock().unwrap().clone();
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        () = ended.cancelled() => {}
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    }
-                });
-            }
-        });
-        Self { url, cut, connections }
-    }
-
-    fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
-        if cut {
-            std::mem::take(&mut *self.connections.lock().unwrap()).cancel();
-        }
-    }
-}
-
-struct Platform {
-    _server: TestPostgres,
-    apps: BTreeMap<&'static str, App>,
-    urls: BTreeMap<&'static str, String>,
-    links: BTreeMap<(&'static str, &'static str), Arc<Link>>,
-    _stop: DropGuard,
-}
-
-impl Platform {
-    async fn start() -> Self {
-        let server = tokio::task::spawn_blocking(|| TestPostgres::start_with(Options { fsync: false }));
-        let server = server.await.unwrap();
-        let stop = CancellationToken::new();
-        let (mut urls, mut incoming, mut links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for name in NAMES {
-            urls.insert(name, server.migrated(name, Schema::Regional).await);
-            let port = crate::replicas::run::bind("127.0.0.1:0").unwrap();
-            for from in NAMES.into_iter().filter(|from| *from != name) {
-                links.insert((from, name), Arc::new(Link::to(port.local_addr().unwrap()).await));
-            }
-            incoming.insert(name, port);
-        }
-        let mut apps = BTreeMap::new();
-        for (session, name) in (1..).zip(NAMES) {
-            let ways: BTreeMap<RegionName, String> = NAMES
-                .into_iter()
-                .filter(|to| *to != name)
-                .map(|to| (region(to), links[&(name, to)].url.clone()))
-                .collect();
-            let config =
-                Config { region: region(name), regions: NAMES.map(region).to_vec(), ..Config::default() };
-            let endpoints: Endpoints = Arc::new(move |to| ways.get(to).cloned().into_iter().collect());
-            let app = process_of(config, &urls[name], session, endpoints);
-            crate::replicas::run::start(&app, incoming.remove(name).unwrap());
-            app.hosts.follow_registry(&stop);
-            apps.insert(name, app);
-        }
-        Self { _server: server, apps, urls, links, _stop: stop.drop_guard() }
-    }
-
-    /// Everybody hears that `owner` owns the show.
-    fn owned(&self, show: ShowId, owner: &str, epoch: u64) {
-        for app in self.apps.values() {
-            Self::tell(app, show, owner, epoch);
-        }
-    }
-
-    fn tell(app: &App, show: ShowId, owner: &str, epoch: u64) {
-        let (home, owner, replicas) = (region("eu"), region(owner), NAMES.map(region).to_vec());
-        app.view.note(ShowRecord { id: show, home, owner, epoch, replicas, prior: Vec::new() });
-    }
-
-    /// A show that eu leads.
-    async fn show(&self) -> ShowId {
-        let (id, group) = new_show();
-        self.owned(id, "eu", 1);
-        self.apps["eu"].hosts.create(id, group).await.unwrap();
-        id
-    }
-
-    fn cut(&self, from: &'static str, to: &'static str, cut: bool) {
-        self.links[&(from, to)].cut(cut);
-    }
-
-    /// Nothing comes from, or to, this region any more; or everything again.
-    fn part(&self, name: &'static str, cut: bool) {
-        for ((from, to), link) in &self.links {
-            if *from == name || *to == name {
-                link.cut(cut);
-            }
-        }
-    }
-
-    fn heal(&self) {
-        self.links.values().for_each(|link| link.cut(false));
-    }
-
-    fn book(&self, at: &str, show: ShowId, seat: &str, key: Option<[u8; 16]>) -> JoinHandle<Heard> {
-        let (app, asked) = (self.apps[at].clone(), wish(show, seat, key));
-        tokio::spawn(async move { app.hosts.ask(show, asked).await.map(|(_, answer)| answer) })
-    }
-
-    async fn booked(&self, at: &str, show: ShowId, seat: &str) {
-        let answer = self.book(at, show, seat, None).await.unwrap();
-        assert!(matches!(answer, Ok(Answer::Done { .. })), "{seat}: {answer:?}");
-    }
-
-    /// What a region holds and knows to be committed: the head, and every entry's hash.
-    async fn journal(&self, at: &str, show: ShowId) -> (i64, Vec<Vec<u8>>) {
-        let client = self.apps[at].pool.get().await.unwrap();
-        let head = "SELECT committed FROM show_head WHERE show_id = $1";
-        let committed = client.query_opt(head, &[&show.0]).await.unwrap().map_or(0, |row| row.get(0));
-        let select = "SELECT hash FROM show_journal WHERE show_id = $1 ORDER BY seq";
-        let rows = client.query(select, &[&show.0]).await.unwrap();
-        (committed, rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// All regions come to hold the same journal, all of it committed.
-    async fn agree(&self, show: ShowId) -> Vec<Vec<u8>> {
-        let deadline = Instant::now() + Duration::from_secs(15);
-        loop {
-            let mut journals = Vec::new();
-            for name in NAMES {
-                journals.push(self.journal(name, show).await);
-            }
-            let (committed, hashes) = &journals[0];
-            if journals.iter().all(|other| other == &journals[0]) && *committed == hashes.len() as i64 {
-                return hashes.clone();
-            }
-            let told: Vec<_> = journals.iter().map(|(c, h)| (*c, h.len())).collect();
-            assert!(Instant::now() < deadline, "the journals do not come to agree: {told:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-type Heard = Result<Answer, HostError>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_others_have_before_the_own_store_is_told_again_when_it_has_come() {
@@ -249,20 +84,7 @@ async fn what_a_deposed_leader_left_open_is_settled_by_its_key_at_the_next() {
     // What is asked after that reaches nobody.
     let [carried, stranded] = [[1; 16], [2; 16]];
     platform.part("ap", true);
-    let first = {
-        // Held up in us by a lock on its head until the link is cut.
-        let mut client = platform.apps["us"].pool.get().await.unwrap();
-        let lock = client.transaction().await.unwrap();
-        lock.execute("SELECT 1 FROM show_head WHERE show_id = $1 FOR UPDATE", &[&show.0]).await.unwrap();
-        let first = platform.book("eu", show, "A2", Some(carried));
-        let waits = "SELECT count(*) FROM pg_stat_activity
-                      WHERE wait_event_type = 'Lock' AND datname = current_database()";
-        let watcher = platform.apps["us"].pool.get().await.unwrap();
-        until("us", async || watcher.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0).await;
-        platform.part("eu", true);
-        lock.rollback().await.unwrap();
-        first
-    };
+    let first = strand(&platform, "us", show, "A2", carried).await;
     let second = platform.book("eu", show, "A3", Some(stranded));
     until("us holds it", async || platform.journal("us", show).await.1.len() == 3).await;
     until("eu holds both", async || platform.journal("eu", show).await.1.len() == 4).await;

@@ -160,6 +160,7 @@ impl Lane {
         let changes: Vec<Change<'_>> = shows.iter().filter_map(|(show, of)| of.change(*show)).collect();
         let mark = connection.finish(&changes).await?;
         self.means.guard.saw(mark);
+        self.means.commits.tell(changes.iter().map(|change| change.show));
         if self.means.guard.lost().is_some() {
             return Err(Failure::Unknown("the store went back in time".into()));
         }

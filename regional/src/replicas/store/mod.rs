@@ -17,6 +17,7 @@ use deadpool_postgres::Pool;
 use raft::client::{RegistryClient, RegistryView};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::commits::Commits;
 use super::guard::{Guard, StoreMark};
 use super::metrics::ReplicaMetrics;
 use super::recovery::Wanted;
@@ -101,6 +102,8 @@ pub struct Means {
     pub metrics: ReplicaMetrics,
     /// Replicas that could not answer because they are not whole.
     pub wanted: Wanted,
+    /// Told of every head that was written.
+    pub commits: Commits,
 }
 
 /// What a show's replica is asked to do.

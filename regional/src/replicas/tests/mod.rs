@@ -59,7 +59,14 @@ impl Standings for Fixed {
 
 pub fn store(pool: &Pool, standings: std::sync::Arc<dyn Standings>, guard: Guard) -> ReplicaStore {
     let metrics = ReplicaMetrics::new(&prometheus::Registry::new()).unwrap();
-    ReplicaStore::start(Means { pool: pool.clone(), guard, standings, metrics, wanted: Default::default() })
+    ReplicaStore::start(Means {
+        pool: pool.clone(),
+        guard,
+        standings,
+        metrics,
+        wanted: Default::default(),
+        commits: Default::default(),
+    })
 }
 
 /// An append of `texts` after `prev`, all under `ballot`, and the mark of its last entry.

@@ -264,7 +264,16 @@ impl<K: Kind> Leader<K> {
         vec![Effect::Stopped(why)]
     }
 
-    /// Whether committed state may be read without a stamp: a majority of the replicas answered what was
+    /// The latest time such that a majority of the replicas answered what was sent then or later: until then
+    /// nobody had led after this leader.
+    pub fn heard_since(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Leading(leading) => leading.lease.since(&self.term.replicas),
+            _ => None,
+        }
+    }
+
+    /// Whether committed state may be refused from, and read without a stamp: a majority of the replicas answered what was
     /// sent within the last `lease` milliseconds.
     pub fn holds_lease(&self, now: u64, lease: u64) -> bool {
         match &self.phase {
