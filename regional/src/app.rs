@@ -25,11 +25,14 @@ use crate::metrics::Metrics;
 use crate::payments::Provider;
 use crate::projection::Nudge;
 use crate::relay::{self, Relay};
+use crate::replicas::caught_up::CaughtUp;
+use crate::replicas::commits::Commits;
+use crate::replicas::copies::{self, Copies, Copy};
 use crate::replicas::guard::Guard;
 use crate::replicas::peers::{Endpoints, Peers};
 use crate::replicas::{Membership, ReplicaStore, store};
 use crate::reservations::origin::Origins;
-use crate::session::{CaughtUp, Session};
+use crate::session::Session;
 use crate::tickets::TicketKeys;
 
 #[derive(Clone)]
@@ -46,11 +49,11 @@ pub struct Inner {
     pub view: RegistryView,
     pub hosts: Hosts,
     pub relay: Relay,
+    /// Shows that other regions lead.
+    pub copies: Copies,
     pub projector: Nudge,
     /// To be called once what is for the audit log has committed.
     pub audit: audit::Nudge,
-    /// Shows that other regions lead.
-    pub copies: Copies,
     pub provider: Box<dyn Provider>,
     pub ticket_keys: TicketKeys,
     /// This process's life, as the registry numbered it.
@@ -156,17 +159,17 @@ impl App {
             registry: registry.clone(),
             guard: guard.clone(),
         };
+        let commits = Commits::default();
         let replicas = ReplicaStore::start(store::Means {
             pool: pool.clone(),
             guard,
-        let commits = Commits::default();
             standings: Arc::new(standings),
             metrics: metrics.replicas.clone(),
             wanted: Default::default(),
+            commits: commits.clone(),
         });
         let hosts = Hosts::new(Means {
             region: config.region.clone(),
-            commits: commits.clone(),
             session: session.clone(),
             journal: Journal::new(pool.clone()),
             writer: Writer::start(pool.clone(), metrics.clone()),
@@ -180,9 +183,6 @@ impl App {
             relay: relay.clone(),
         });
         relay.serve(hosts.clone(), stop.clone());
-        let contacts = Contacts::new(month_keys, global.clone());
-        let origins = Origins::new(config.master_key.reveal());
-        let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
         let copies = Copies::new(copies::Means {
             region: config.region.clone(),
             journal: Journal::new(pool.clone()),
@@ -191,6 +191,9 @@ impl App {
             metrics: metrics.clone(),
             stop: stop.clone(),
         });
+        let contacts = Contacts::new(month_keys, global.clone());
+        let origins = Origins::new(config.master_key.reveal());
+        let ticket_keys = TicketKeys::new(config.issuer.clone(), ticket_key, view.clone());
         let under_way = Mutex::default();
         Self(Arc::new(Inner {
             config,
@@ -202,10 +205,10 @@ impl App {
             view,
             hosts,
             relay,
+            copies,
             projector,
             audit: audit::Nudge::default(),
             provider,
-            copies,
             ticket_keys,
             session,
             caught_up,
@@ -250,6 +253,22 @@ impl App {
             Err(error @ HostError::Unavailable(_)) => self.relay.follow_journal(show).await.ok_or(error),
             Err(error) => Err(error),
         }
+    }
+
+    /// What this region has of a show that it does not lead, unless `freshest` is asked for: that has the owner.
+    pub async fn copy(&self, show: ShowId, freshest: bool) -> Option<Arc<Copy>> {
+        if freshest { None } else { self.copies.of(show).await }
+    }
+
+    /// The same where it owns the show and cannot lead it, as no majority answers.
+    pub async fn copy_instead(&self, show: ShowId, freshest: bool, why: &HostError) -> Option<Arc<Copy>> {
+        let unled = matches!(why, HostError::Unavailable(_)) && !freshest;
+        if unled { self.copies.kept(show).await } else { None }
+    }
+
+    /// Whether this is the process of its region that does what one of them is to do.
+    pub fn is_first_process(&self) -> bool {
+        self.session.is_first(&self.view, self.region())
     }
 
     /// Whether this region answers for the show, as last heard: a replica knows other regions' shows too.

@@ -58,7 +58,8 @@ use utoipa_axum::router::OpenApiRouter;
 use app::{App, Parts};
 pub use config::Config;
 use journal::Journal;
-use session::{Announced, CaughtUp, Keeper};
+use replicas::caught_up::CaughtUp;
+use session::{Announced, Keeper};
 
 /// How long requests under way may take once the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -155,7 +156,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     let admitted = || replicas::run::admit(&registry, &announced, &guard, &pool);
     let opened = until(&stop, &registered, admitted).await;
     let Some(opened) = opened else { return Ok(()) };
-    let caught_up = CaughtUp::default();
+    let caught_up = CaughtUp::among(config.region.clone(), view.clone());
     let keeper = Keeper {
         registry: registry.clone(),
         announced,
@@ -194,6 +195,8 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     });
     replicas::run::start(&app, replication);
     app.hosts.follow_registry(&stop);
+    let targets = replicas::compare::by_registry(region.clone(), app.session.clone(), app.view.clone());
+    replicas::run::compare(&app, targets);
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
     tokio::spawn(audit::run(app.clone(), stop.clone()));

@@ -5,17 +5,18 @@
 //! under it is let go of, and another session is opened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::RegionName;
 use common::proto::registry::TicketKey;
 use deadpool_postgres::Pool;
-use raft::client::{Beat, BeatError, RegistryClient, RegistryError};
+use raft::client::{Beat, BeatError, RegistryClient, RegistryError, RegistryView};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::replicas::caught_up::CaughtUp;
 use crate::replicas::guard::{self, Guard};
 
 /// A third of the registry's patience with a process, so that one may be lost.
@@ -45,33 +46,18 @@ impl Session {
         Some(*self.0.borrow()).filter(|no| *no != NONE)
     }
 
+    /// Whether it is the oldest of its region's, by what the registry last told.
+    pub fn is_first(&self, view: &RegistryView, region: &RegionName) -> bool {
+        let first = view.sessions().iter().filter(|s| s.region == *region).map(|s| s.no).min();
+        first.is_some() && first == self.no()
+    }
+
     /// Waits until it is another one than when last asked here, or none.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             // Whoever kept it is gone, and the process with it.
             std::future::pending().await
         }
-    }
-}
-
-/// Whether the region's journals lack nothing that is known to be committed: until then a region that was down
-/// does not count as up. Cheap to clone; whoever brings journals up to date says so here.
-#[derive(Clone)]
-pub struct CaughtUp(Arc<AtomicBool>);
-
-impl Default for CaughtUp {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
-impl CaughtUp {
-    pub fn set(&self, caught_up: bool) {
-        self.0.store(caught_up, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -136,6 +122,7 @@ impl Keeper {
             match self.registry.beat(no, &self.announced.region, beat, store, BEAT_DEADLINE).await {
                 Ok(beaten) => {
                     told = now;
+                    self.caught_up.heard(beaten.state);
                     // Other processes of the region may have seen the store later than this one.
                     if let Some(mark) =
                         beaten.highest.filter(|_| beaten.incarnation == self.guard.incarnation())
@@ -148,6 +135,7 @@ impl Keeper {
                 }
                 Err(BeatError::Ended) => {
                     tracing::warn!(session = no, "the registry has ended this process's session");
+                    self.caught_up.doubt();
                     session.send_replace(NONE);
                     session.send_replace(self.reopen().await);
                 }

@@ -75,6 +75,8 @@ struct Inner {
     means: Means,
     active: Mutex<HashMap<ShowId, Arc<OnceCell<Host>>>>,
     laggards: Mutex<Laggards>,
+    /// Shows wait to be led so that other regions follow.
+    catching_up: AtomicBool,
 }
 
 /// A show that is led here.
@@ -85,9 +87,9 @@ pub struct Host {
     committed: Arc<RwLock<Show>>,
     /// Somebody wanted it, beside those who only bring journals up to date.
     asked_for: Arc<AtomicBool>,
+    proof: Arc<Proof>,
     /// What readers and watchers of the seat map are told.
     pub live: Arc<Live>,
-    proof: Arc<Proof>,
 }
 
 struct Message {
@@ -158,7 +160,7 @@ impl From<HostError> for Problem {
 impl Hosts {
     pub fn new(means: Means) -> Self {
         let (active, laggards) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { means, active, laggards }))
+        Self(Arc::new(Inner { means, active, laggards, catching_up: AtomicBool::new(false) }))
     }
 
     /// Follows the registry until `stop`: what is led here, and what is to be.
@@ -280,6 +282,23 @@ impl Hosts {
         regions.into_iter().for_each(|region| laggards.note(&region, show));
     }
 
+    /// A region was found to lack entries of these shows.
+    pub fn lacked(&self, region: &RegionName, shows: Vec<ShowId>) {
+        if !shows.is_empty() {
+            shows.into_iter().for_each(|show| self.left_behind(show, [region.clone()]));
+            self.0.means.peers.connect(region);
+        }
+    }
+
+    /// Whether shows are still to be led so that other regions follow.
+    pub fn is_catching_up(&self) -> bool {
+        self.0.catching_up.load(Ordering::Relaxed)
+    }
+
+    pub fn is_reachable(&self, region: &RegionName) -> bool {
+        self.0.means.peers.is_reachable(region)
+    }
+
     /// Shows of which a region that can be reached again lacks entries, each told once.
     fn reachable_laggards(&self) -> Vec<ShowId> {
         let mut laggards = self.0.laggards.lock().expect("no code panics while holding it");
@@ -336,11 +355,6 @@ impl Host {
         }
     }
 
-    /// Looks at the committed state. Short: the host waits meanwhile.
-    pub fn read<T>(&self, look: impl FnOnce(&Show) -> T) -> T {
-        look(&self.committed.read().expect("never poisoned"))
-    }
-}
     /// Whether what is read here is surely not older than the lease.
     pub fn is_current(&self) -> bool {
         self.proof.holds_lease()
@@ -359,3 +373,8 @@ impl Host {
         }
     }
 
+    /// Looks at the committed state. Short: the host waits meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&Show) -> T) -> T {
+        look(&self.committed.read().expect("never poisoned"))
+    }
+}

@@ -5,6 +5,7 @@
 //! the present epoch for. It begins anew after a crash, and does nothing in a platform that came back whole.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{RegionName, ShowId};
@@ -120,6 +121,7 @@ impl Successor {
     /// Leads some of the queue; true where some of it has to wait.
     async fn round(&mut self, stop: &CancellationToken) -> bool {
         self.queue.extend(self.hosts.reachable_laggards());
+        self.hosts.0.catching_up.store(!self.queue.is_empty(), Ordering::Relaxed);
         let some: Vec<ShowId> = self.queue.drain(..self.queue.len().min(A_ROUND)).collect();
         let hosts = &self.hosts;
         let again: Vec<ShowId> = futures::stream::iter(some)
@@ -144,8 +146,9 @@ impl Successor {
             .filter_map(std::future::ready)
             .collect()
             .await;
-        let waits = !self.queue.is_empty() || !again.is_empty();
         self.queue.extend(again);
+        let waits = !self.queue.is_empty();
+        self.hosts.0.catching_up.store(waits, Ordering::Relaxed);
         waits
     }
 }

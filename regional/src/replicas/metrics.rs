@@ -20,6 +20,9 @@ pub struct ReplicaMetrics {
     pub streams: IntGauge,
     /// Replicas that wait to be told by others what the store lost.
     pub recovering: IntGauge,
+    behind: IntGaugeVec,
+    /// Shows of other regions that are kept folded for readers.
+    pub copies: IntGauge,
     /// Losses of the store's tail that this process noticed.
     pub store_lost: IntCounter,
 }
@@ -46,6 +49,14 @@ impl ReplicaMetrics {
             "Times that this process found its Postgres to have gone back in time.",
         )?;
         registry.register(Box::new(store_lost.clone()))?;
+        let behind = IntGaugeVec::new(
+            Opts::new(
+                "marquee_replicas_behind",
+                "Shows of which this region lacks something, by who owns them.",
+            ),
+            &["owner"],
+        )?;
+        registry.register(Box::new(behind.clone()))?;
         Ok(Self {
             answers: counters("marquee_replica_answers_total", "Answers to leaders, by kind.", "answer")?,
             transactions: counters(
@@ -73,6 +84,11 @@ impl ReplicaMetrics {
                 "marquee_replicas_recovering",
                 "Shows whose replica waits to be told by others what the store lost.",
             )?,
+            behind,
+            copies: gauge(
+                "marquee_replica_copies",
+                "Shows of other regions that are kept in memory for readers.",
+            )?,
             store_lost,
         })
     }
@@ -92,6 +108,23 @@ impl ReplicaMetrics {
             Answer::Unable(Unable::Unknown) => "unknown",
         };
         self.answers.with_label_values(&[kind]).inc();
+    }
+
+    pub fn behind(&self, owner: &str, shows: usize) {
+        self.behind.with_label_values(&[owner]).set(i64::try_from(shows).unwrap_or(i64::MAX));
+    }
+
+    /// None: nobody has said so yet.
+    #[cfg(test)]
+    pub fn count_behind(&self, owner: &str) -> Option<i64> {
+        use prometheus::core::Collector;
+        let told = self
+            .behind
+            .collect()
+            .iter()
+            .flat_map(|family| family.get_metric().to_vec())
+            .any(|metric| metric.get_label().iter().any(|label| label.value() == owner));
+        told.then(|| self.behind.with_label_values(&[owner]).get())
     }
 
     pub fn transactions(&self, result: &str) {

@@ -5,6 +5,10 @@
 //! Invariant: nothing is answered before the transaction that it rests on is durable; where its outcome is not
 //! known, nothing is answered at all.
 
+pub mod caught_up;
+pub mod commits;
+pub mod compare;
+pub mod copies;
 pub mod guard;
 mod kind;
 pub mod link;

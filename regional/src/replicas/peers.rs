@@ -162,6 +162,13 @@ impl Peers {
         }
     }
 
+    /// Sees to a connection, and wakes who waits for one where it stands already.
+    pub fn connect(&self, to: &RegionName) {
+        if self.lane(to).is_reachable() {
+            self.0.reached.notify_one();
+        }
+    }
+
     /// Whether there is a connection to the region's process.
     pub fn is_reachable(&self, region: &RegionName) -> bool {
         self.lanes().get(region).is_some_and(|lane| lane.is_reachable())

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::caught_up::CaughtUp;
 use super::guard::Guard;
 use super::link::{self, Sending};
 use super::wire::Hello;
 use super::{Answer, Append, Head, Regional, ReplicaStore, Reply, Request};
 use crate::journal::Ballot;
 use crate::replication::{Alone, Recovery, RecoveryEffect, Restore, Strict, Term};
-use crate::session::{CaughtUp, Session};
+use crate::session::Session;
 
 /// Shows under way at once.
 const AT_ONCE: usize = 64;
@@ -196,7 +197,7 @@ pub async fn run(means: Means) {
         let left = driver.active.len() + driver.restoring.len() + wanted.len();
         if (left > 0) != is_behind {
             is_behind = left > 0;
-            driver.means.caught_up.set(!is_behind);
+            driver.means.caught_up.set_whole(!is_behind);
         }
         driver.means.store.metrics().recovering.set(i64::try_from(left).unwrap_or(i64::MAX));
     }

@@ -9,7 +9,7 @@ use raft::client::{Beat, Mark, RegistryClient, RegistryError};
 use tonic::transport::server::TcpIncoming;
 
 use super::guard::{Guard, Lost, StoreMark};
-use super::{recovery, server};
+use super::{compare, recovery, server};
 use crate::app::App;
 use crate::session::Announced;
 
@@ -92,6 +92,7 @@ pub fn start(app: &App, incoming: TcpIncoming) {
         pool: app.pool.clone(),
         incarnation: Arc::new(move || view.incarnation(&region).max(guard.incarnation())),
         tls: app.tls.clone(),
+        caught_up: app.caught_up.clone(),
         stop: app.stop.clone(),
     };
     tokio::spawn(async move {
@@ -110,6 +111,20 @@ pub fn start(app: &App, incoming: TcpIncoming) {
         records: Arc::new(records),
         tls: app.tls.clone(),
         caught_up: app.caught_up.clone(),
+        stop: app.stop.clone(),
+    }));
+}
+
+/// Tells other regions what they lack, until the process stops.
+pub fn compare(app: &App, targets: compare::Targets) {
+    tokio::spawn(compare::run(compare::Means {
+        region: app.region().clone(),
+        session: app.session.clone(),
+        pool: app.pool.clone(),
+        view: app.view.clone(),
+        hosts: app.hosts.clone(),
+        targets,
+        tls: app.tls.clone(),
         stop: app.stop.clone(),
     }));
 }

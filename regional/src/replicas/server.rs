@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::caught_up::CaughtUp;
+use super::compare::Comparison;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::wire::{self, Asked, Heard, Hello, MESSAGE_BYTES_AIM, MESSAGE_BYTES_MAX, MESSAGE_PARTS_MAX};
 use super::{Answer, ReplicaStore, Reply, Told, proto};
@@ -52,6 +54,8 @@ pub struct Means {
     /// Of the own store, as the registry counts it.
     pub incarnation: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub tls: Tls,
+    /// Told what other regions say is lacking here.
+    pub caught_up: CaughtUp,
     pub stop: CancellationToken,
 }
 
@@ -91,6 +95,7 @@ struct Exchange {
 #[tonic::async_trait]
 impl Replication for Service {
     type ExchangeStream = ReceiverStream<Result<proto::Answers, Status>>;
+    type CompareStream = ReceiverStream<Result<proto::Lacking, Status>>;
 
     async fn exchange(
         &self,
@@ -99,12 +104,8 @@ impl Replication for Service {
         let address = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
         let caller = self.means.tls.caller(&request);
         let mut incoming = request.into_inner();
-        let hello = match tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await {
-            Ok(Ok(Some(message))) => self.greeted(message, &caller, &address)?,
-            Ok(Ok(None)) => return Err(self.refuse(&address, "hello", "the stream ended before its hello")),
-            Ok(Err(status)) => return Err(self.broken(&address, &status)),
-            Err(_) => return Err(self.refuse(&address, "hello", "no hello in time")),
-        };
+        let first = self.first_of(&mut incoming, &address).await?;
+        let hello = self.greeted(first.hello, first.requests.is_empty(), &caller, &address)?;
         self.remembered(hello.heard).await?;
         let (answers, stream) = mpsc::channel(UNREAD);
         let own = Hello {
@@ -120,12 +121,48 @@ impl Replication for Service {
         tokio::spawn(exchange.run());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    async fn compare(
+        &self,
+        request: Request<Streaming<proto::Heads>>,
+    ) -> Result<Response<Self::CompareStream>, Status> {
+        let address = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
+        let caller = self.means.tls.caller(&request);
+        let mut heads = request.into_inner();
+        let first = self.first_of(&mut heads, &address).await?;
+        let hello = self.greeted(first.hello, first.heads.is_empty(), &caller, &address)?;
+        let comparison = Comparison {
+            by: hello.from,
+            pool: self.means.pool.clone(),
+            caught_up: self.means.caught_up.clone(),
+            metrics: self.means.store.metrics().clone(),
+        };
+        let (answers, stream) = mpsc::channel(1);
+        tokio::spawn(comparison.run(heads, answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
 }
 
 impl Service {
-    /// Who speaks, where it may.
-    fn greeted(&self, message: proto::Requests, caller: &Caller, address: &str) -> Result<Hello, Status> {
-        let hello = message.hello.ok_or(());
+    /// The message that begins a stream.
+    async fn first_of<T>(&self, incoming: &mut Streaming<T>, address: &str) -> Result<T, Status> {
+        match tokio::time::timeout(HELLO_DEADLINE, incoming.message()).await {
+            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(None)) => Err(self.refuse(address, "hello", "the stream ended before its hello")),
+            Ok(Err(status)) => Err(self.broken(address, &status)),
+            Err(_) => Err(self.refuse(address, "hello", "no hello in time")),
+        }
+    }
+
+    /// Who speaks, where it may; `alone`: the hello came with nothing else.
+    fn greeted(
+        &self,
+        hello: Option<proto::Hello>,
+        alone: bool,
+        caller: &Caller,
+        address: &str,
+    ) -> Result<Hello, Status> {
+        let hello = hello.ok_or(());
         let hello = hello.map_err(|()| self.refuse(address, "hello", "the first message is a hello"))?;
         if hello.version != wire::VERSION {
             let why = format!("version {} is not spoken here, but {}", hello.version, wire::VERSION);
@@ -145,7 +182,7 @@ impl Service {
             let why = format!("the caller's certificate is not one of {}", hello.from);
             return Err(self.refuse(address, "stranger", &why));
         }
-        if !message.requests.is_empty() {
+        if !alone {
             return Err(self.refuse(address, "malformed", "a hello comes alone"));
         }
         Ok(hello)

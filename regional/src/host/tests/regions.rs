@@ -76,6 +76,40 @@ async fn a_region_that_was_away_catches_up_with_shows_that_rest_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_region_lacks_is_found_though_nobody_remembers_it() {
+    let mut platform = Platform::start().await;
+    let mut shows = Vec::new();
+    for _ in 0..20 {
+        shows.push(platform.show().await);
+    }
+    for show in &shows {
+        platform.agree(*show).await;
+    }
+    platform.part("ap", true);
+    for show in &shows[..15] {
+        platform.booked("eu", *show, "A1").await;
+        until("us has it", async || platform.journal("us", *show).await.0 == 2).await;
+    }
+    // A show that ap never heard of; and all who know what ap lacks are gone.
+    shows.push(platform.show().await);
+    platform.restart("us", &shows).await;
+    platform.restart("eu", &shows).await;
+    assert_eq!(platform.apps["eu"].metrics.shows_active.get(), 0);
+    platform.part("ap", false);
+    for show in &shows {
+        platform.agree(*show).await;
+    }
+    // What rests is not led for nothing, now or later.
+    for show in &shows[15..20] {
+        assert_eq!(platform.journal("eu", *show).await.1.len(), 1);
+    }
+    let ap = &platform.apps["ap"].metrics.replicas;
+    until("ap is told that it lacks nothing", async || ap.count_behind("eu") == Some(0)).await;
+    let led: Vec<usize> = platform.lengths("eu", &shows).await;
+    assert_eq!(led[..15], [3; 15], "created, booked, led once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_deposed_leader_left_open_is_settled_by_its_key_at_the_next() {
     let platform = Platform::start().await;
     let show = platform.show().await;

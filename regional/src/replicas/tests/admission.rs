@@ -6,9 +6,10 @@ use migrations::Schema;
 use migrations::testing::TestPostgres;
 
 use super::*;
+use crate::replicas::caught_up::CaughtUp;
 use crate::replicas::run::admit;
+use crate::session::Keeper;
 use crate::session::tests::{Voter, announced, eventually};
-use crate::session::{CaughtUp, Keeper};
 
 /// What a new process begins with.
 fn process(server: &TestPostgres) -> (Guard, Pool) {

@@ -51,6 +51,7 @@ impl Port {
             pool: pool.clone(),
             incarnation: Arc::new(move || of.standing.lock().unwrap().incarnation),
             tls,
+            caught_up: Default::default(),
             stop: stop.clone(),
         };
         tokio::spawn(server::serve(incoming, means));
@@ -208,7 +209,7 @@ async fn a_store_that_nobody_can_tell_what_it_lost_waits_for_its_operators_word(
             pool: port.pool.clone(),
             records: Arc::new(FixedRecords { ports: [(region("ap"), port.url.clone())].into(), incarnation }),
             tls: Tls::plain(),
-            caught_up: crate::session::CaughtUp::default(),
+            caught_up: crate::replicas::caught_up::CaughtUp::default(),
             stop: stop.clone(),
         }));
         stop.drop_guard()
@@ -309,7 +310,7 @@ async fn a_store_that_lost_its_tail_is_told_by_the_others_and_votes_again() {
         pool: ap.pool.clone(),
         records: Arc::new(FixedRecords { ports: urls, incarnation: 1 }),
         tls: Tls::plain(),
-        caught_up: crate::session::CaughtUp::default(),
+        caught_up: crate::replicas::caught_up::CaughtUp::default(),
         stop: stop.clone(),
     };
     tokio::spawn(recovery::run(means));
