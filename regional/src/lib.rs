@@ -199,6 +199,7 @@ async fn serve(config: Config, needs: [Dependency; 3], stop: CancellationToken) 
     replicas::run::compare(&app, targets);
     tokio::spawn(projector(&app).run(stop.clone()));
     tokio::spawn(payments::Reconciler { app: app.clone() }.run(stop.clone()));
+    tokio::spawn(payments::Sweep::new(app.clone()).run(stop.clone()));
     tokio::spawn(audit::run(app.clone(), stop.clone()));
     if app.config.notices {
         tokio::spawn(notices::run(app.clone(), stop.clone()));

@@ -4,6 +4,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::payments::Found;
 use crate::replicas::metrics::ReplicaMetrics;
 use crate::show::PaymentStatus;
 
@@ -14,6 +15,8 @@ pub struct Metrics {
     refunds: IntCounterVec,
     check_ins: IntCounterVec,
     pending: IntGaugeVec,
+    captures_untold: IntCounter,
+    books_wrong: IntGaugeVec,
     /// Shows led by this process now.
     pub shows_active: IntGauge,
     /// Streams of seat-map events that are open.
@@ -176,6 +179,12 @@ impl Metrics {
         );
         let pending = IntGaugeVec::new(pending, &["kind"])?;
         registry.register(Box::new(pending.clone()))?;
+        let books_wrong = Opts::new(
+            "marquee_books_wrong",
+            "Payments of the last look whose money at the provider is not what the journals say.",
+        );
+        let books_wrong = IntGaugeVec::new(books_wrong, &["kind"])?;
+        registry.register(Box::new(books_wrong.clone()))?;
         let projection_lag_seconds = Gauge::new(
             "marquee_projection_lag_seconds",
             "How old the oldest commit was that the projector last folded in.",
@@ -192,6 +201,11 @@ impl Metrics {
             refunds: counter("marquee_refunds_total", "Refunds carried out, by result.")?,
             check_ins: counter("marquee_check_ins_total", "Tickets shown at the door, by result.")?,
             pending,
+            captures_untold: single(
+                "marquee_captures_untold_total",
+                "Money that the provider had and no journal knew of, found by comparing the books.",
+            )?,
+            books_wrong,
             shows_active: gauge("marquee_shows_active", "Shows led by this process now.")?,
             watchers: gauge("marquee_seat_watchers", "Streams of seat-map events that are open.")?,
             watchers_dropped: single(
@@ -294,6 +308,14 @@ impl Metrics {
 
     pub fn refund(&self, done: bool) {
         self.refunds.with_label_values(&[if done { "completed" } else { "failed" }]).inc();
+    }
+
+    /// What the last look at the provider's books found.
+    pub fn books(&self, found: &Found) {
+        self.captures_untold.inc_by(found.untold as u64);
+        for (kind, count) in [("stray", found.stray), ("differing", found.differing)] {
+            self.books_wrong.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub fn pending(&self, payments: usize, refunds: usize) {

@@ -31,7 +31,7 @@ use tower::ServiceExt;
 use crate::Config;
 use crate::app::{App, Parts};
 use crate::metrics::Metrics;
-use crate::payments::{Charge, Provider, ProviderError};
+use crate::payments::{Changes, Charge, Provider, ProviderError};
 
 /// A migrated database that is gone with the value.
 pub struct Database {
@@ -372,6 +372,10 @@ pub struct NoProvider;
 
 #[tonic::async_trait]
 impl Provider for NoProvider {
+    async fn changed(&self, _: Timestamp, _: Option<String>) -> Result<Changes, ProviderError> {
+        Err(ProviderError::Unknown("no provider".into()))
+    }
+
     async fn charge(&self, _: PaymentId, _: Money, _: &str) -> Result<Charge, ProviderError> {
         Err(ProviderError::Unknown("no provider".into()))
     }

@@ -11,10 +11,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use ring::hmac;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::store::{Created, Refunded, Store};
+use super::store::{Charge, Created, Refunded, Store};
 
 /// How long an answer that "gets lost" is held back.
 const LOST_ANSWER: Duration = Duration::from_secs(30);
@@ -25,6 +27,7 @@ pub fn routes(store: Arc<Store>, api_key: &str) -> Router {
     Router::new()
         .route("/v1/charges", post(create_charge).get(list_charges))
         .route("/v1/charges/{id}", get(get_charge))
+        .route("/v1/changes", get(list_changes))
         .route("/v1/charges/{id}/cancel", post(cancel_charge))
         .route("/v1/refunds", post(create_refund))
         .route("/v1/refunds/{id}", get(get_refund))
@@ -133,6 +136,13 @@ struct Listing {
     limit: Option<usize>,
 }
 
+#[derive(Deserialize)]
+struct Changes {
+    since_ms: i64,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
 fn check(id: &str, amount: i64, currency: Option<&str>) -> Result<(), Refusal> {
     if id.is_empty() || id.len() > 128 {
         return Err(bad_request("an id has 1 to 128 characters"));
@@ -189,6 +199,37 @@ async fn list_charges(
     let limit = listing.limit.unwrap_or(100).clamp(1, 1000);
     let charges = on_store(store, move |s| s.list(listing.after.as_deref(), limit)).await?;
     Ok(Json(serde_json::json!({ "charges": charges })).into_response())
+}
+
+/// `next` is `milliseconds:id`, opaque to callers.
+async fn list_changes(
+    State(store): State<Arc<Store>>,
+    Query(listing): Query<Changes>,
+) -> Result<Response, Refusal> {
+    let limit = listing.limit.unwrap_or(500).clamp(1, 1000);
+    let after = match listing.after.as_deref().map(|after| after.split_once(':')) {
+        None => None,
+        Some(Some((ms, id))) if ms.parse::<i64>().is_ok() => {
+            ms.parse().ok().map(|ms: i64| (ms, id.to_owned()))
+        }
+        Some(_) => return Err(bad_request("`after` is not the `next` of a page")),
+    };
+    let changes = on_store(store, move |s| {
+        s.changes(listing.since_ms, after.as_ref().map(|(ms, id)| (*ms, id.as_str())), limit)
+    });
+    let changes = changes.await?;
+    let next =
+        changes.last().filter(|_| changes.len() == limit).map(|(ms, charge)| format!("{ms}:{}", charge.id));
+    let charges: Vec<Value> = changes
+        .into_iter()
+        .map(|(ms, charge)| {
+            let changed_at = Timestamp::from_millisecond(ms).unwrap_or_default();
+            let Charge { id, status, reason, amount, currency, refunded } = charge;
+            serde_json::json!({ "id": id, "status": status, "reason": reason, "amount": amount,
+                                "currency": currency, "refunded": refunded, "changed_at": changed_at })
+        })
+        .collect();
+    Ok(Json(serde_json::json!({ "charges": charges, "next": next })).into_response())
 }
 
 async fn cancel_charge(

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 const CHARGES: TableDefinition<&str, &[u8]> = TableDefinition::new("charges");
 /// Creation order → charge id, for listing.
 const ORDER: TableDefinition<u64, &str> = TableDefinition::new("order");
+/// (when in milliseconds, charge id): each change of a charge.
+const CHANGED: TableDefinition<(i64, &str), ()> = TableDefinition::new("changed");
 const REFUNDS: TableDefinition<&str, &[u8]> = TableDefinition::new("refunds");
 /// (due, charge id) of pending charges that will succeed by themselves.
 const LATE: TableDefinition<(i64, &str), ()> = TableDefinition::new("late");
@@ -101,6 +103,7 @@ impl Store {
         let tx = db.begin_write()?;
         tx.open_table(CHARGES)?;
         tx.open_table(ORDER)?;
+        tx.open_table(CHANGED)?;
         tx.open_table(REFUNDS)?;
         tx.open_table(LATE)?;
         tx.open_table(FAILED_ONCE)?;
@@ -143,6 +146,7 @@ impl Store {
             };
             write(&mut charges, id, &charge)?;
             append_order(&mut tx.open_table(ORDER)?, id)?;
+            changed(&tx, id)?;
             if status == ChargeStatus::Pending {
                 let due_ms = Timestamp::now().as_millisecond() + LATE_MS;
                 tx.open_table(LATE)?.insert((due_ms, id), ())?;
@@ -180,6 +184,32 @@ impl Store {
         Ok(found)
     }
 
+    /// What changed at `since_ms` or later, after the change `after` where one is named: when, and the charge as it
+    /// is now.
+    pub fn changes(
+        &self,
+        since_ms: i64,
+        after: Option<(i64, &str)>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<(i64, Charge)>> {
+        let tx = self.db.begin_read()?;
+        let (charges, changed) = (tx.open_table(CHARGES)?, tx.open_table(CHANGED)?);
+        let from = after.unwrap_or((since_ms, ""));
+        let mut found = Vec::new();
+        for entry in changed.range(from..)? {
+            let (key, _) = entry?;
+            let (at_ms, id) = key.value();
+            if after == Some((at_ms, id)) {
+                continue;
+            }
+            found.extend(read::<Charge>(&charges, id)?.map(|charge| (at_ms, charge)));
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// Pending becomes canceled; an unknown id is created as canceled, so that a create still under way finds
     /// it so; anything else stays as it is.
     pub fn cancel(&self, id: &str, amount: i64, currency: &str) -> anyhow::Result<Charge> {
@@ -206,6 +236,7 @@ impl Store {
                 }
             };
             write(&mut charges, id, &charge)?;
+            changed(&tx, id)?;
             charge
         };
         tx.commit()?;
@@ -234,6 +265,7 @@ impl Store {
             if reason.is_none() {
                 charge.refunded += amount;
                 write(&mut charges, charge_id, &charge)?;
+                changed(&tx, charge_id)?;
             }
             let refund = Refund {
                 id: id.to_owned(),
@@ -282,6 +314,7 @@ impl Store {
                 }
                 charge.status = ChargeStatus::Succeeded;
                 write(&mut charges, &id, &charge)?;
+                changed(&tx, &id)?;
                 let message = Message {
                     id: format!("msg_{:032x}", rand::random::<u128>()),
                     body: serde_json::json!({ "type": "charge.updated", "charge": charge }).to_string(),
@@ -339,6 +372,11 @@ fn write(
     value: &impl Serialize,
 ) -> anyhow::Result<()> {
     table.insert(id, serde_json::to_vec(value)?.as_slice())?;
+    Ok(())
+}
+
+fn changed(tx: &redb::WriteTransaction, id: &str) -> anyhow::Result<()> {
+    tx.open_table(CHANGED)?.insert((Timestamp::now().as_millisecond(), id), ())?;
     Ok(())
 }
 

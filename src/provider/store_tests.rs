@@ -79,3 +79,30 @@ fn fail_once_fails_once_and_lost_is_never_recorded() {
     assert_eq!(store.create("pay_2", 5, "EUR", "tok_timeout_lost").unwrap(), Created::Lost);
     assert_eq!(store.charge("pay_2").unwrap(), None);
 }
+
+#[test]
+fn every_change_is_listed_after_the_one_before_with_the_charge_as_it_is() {
+    let (_folder, store) = store();
+    let began = Timestamp::now().as_millisecond();
+    store.create("pay_1", 1000, "EUR", "tok_ok").unwrap();
+    store.create("pay_2", 100, "EUR", "tok_late").unwrap();
+    store.cancel("pay_3", 7, "EUR").unwrap();
+    let ids = |page: &[(i64, Charge)]| page.iter().map(|(_, charge)| charge.id.clone()).collect::<Vec<_>>();
+    let all = store.changes(began, None, 10).unwrap();
+    assert_eq!(ids(&all), ["pay_1", "pay_2", "pay_3"]);
+    let (mut paged, mut after) = (Vec::new(), None::<(i64, String)>);
+    loop {
+        let from = after.as_ref().map(|(ms, id)| (*ms, id.as_str()));
+        let page = store.changes(began, from, 1).unwrap();
+        let Some((ms, charge)) = page.first() else { break };
+        after = Some((*ms, charge.id.clone()));
+        paged.extend(page);
+    }
+    assert_eq!(paged, all);
+    store.settle_late(began + LATE_MS + 1000).unwrap();
+    let _ = store.refund("ref_1", "pay_1", 400).unwrap();
+    let later = store.changes(began, None, 10).unwrap();
+    let now = |id: &str| later.iter().rfind(|(_, charge)| charge.id == id).unwrap().1.clone();
+    assert_eq!((now("pay_1").refunded, now("pay_2").status), (400, ChargeStatus::Succeeded));
+    assert!(store.changes(later.last().unwrap().0 + 1, None, 10).unwrap().is_empty());
+}

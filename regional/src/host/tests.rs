@@ -24,6 +24,7 @@ use super::*;
 use crate::Config;
 use crate::app::{App, Parts};
 use crate::halls::layout::SeatType;
+use crate::payments::Provider;
 use crate::replicas::peers::Endpoints;
 use crate::show::{Command, Event, Key, Reserve, SeatStatus, Wish, tests::facts};
 use crate::testing::{NoProvider, region};
@@ -44,8 +45,25 @@ pub(crate) async fn process_with(url: &str, session: u64, redis: &str) -> App {
     process_of(config, url, session, Arc::new(|_| Vec::new()))
 }
 
+/// One with this provider.
+pub(crate) async fn process_by(url: &str, provider: Box<dyn Provider>) -> App {
+    let config =
+        Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
+    process_from(config, url, 1, Arc::new(|_| Vec::new()), provider)
+}
+
 /// A process as `config` says, with these ways to other regions.
 fn process_of(config: Config, url: &str, session: u64, endpoints: Endpoints) -> App {
+    process_from(config, url, session, endpoints, Box::new(NoProvider))
+}
+
+fn process_from(
+    config: Config,
+    url: &str,
+    session: u64,
+    endpoints: Endpoints,
+    provider: Box<dyn Provider>,
+) -> App {
     let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()], &Tls::plain()).unwrap();
     App::new(Parts {
         config,
@@ -61,7 +79,7 @@ fn process_of(config: Config, url: &str, session: u64, endpoints: Endpoints) -> 
         session: crate::session::Session::fixed(session),
         caught_up: Default::default(),
         ticket_key: SigningKey::generate(),
-        provider: Box::new(NoProvider),
+        provider,
         metrics: crate::metrics::Metrics::new(&prometheus::Registry::new()).unwrap(),
         stop: CancellationToken::new(),
     })

@@ -9,9 +9,11 @@ mod provider;
 mod reconcile;
 pub mod saga;
 pub mod steps;
+mod sweep;
 pub mod view;
 mod webhook;
 
 pub use http::{PERMISSIONS, routes};
-pub use provider::{Charge, ChargeStatus, Provider, ProviderError, TestProvider};
+pub use provider::{Booked, Changes, Charge, ChargeStatus, Provider, ProviderError, TestProvider};
 pub use reconcile::{Reconciler, calls_off};
+pub use sweep::{Found, Sweep};

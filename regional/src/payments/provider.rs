@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::config::Secret;
 use common::{Money, PaymentId, RefundId};
+use jiff::Timestamp;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,25 @@ pub enum ChargeStatus {
     Declined,
     Pending,
     Canceled,
+}
+
+/// A charge as the provider's books list it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Booked {
+    pub id: String,
+    pub status: ChargeStatus,
+    /// In minor units; and what was given back of it.
+    pub amount: i64,
+    pub refunded: i64,
+    pub changed_at: Timestamp,
+}
+
+/// A page of what changed at the provider; one charge may stand there several times, always as it is now.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Changes {
+    pub charges: Vec<Booked>,
+    /// Where the next page begins; none: this is the last.
+    pub next: Option<String>,
 }
 
 /// "Did it happen?" is in the type.
@@ -48,6 +68,8 @@ pub trait Provider: Send + Sync {
     async fn cancel(&self, id: PaymentId, amount: Money) -> Result<Charge, ProviderError>;
     /// Gives money back under the refund's id; `Err(Refused)` when the provider will not.
     async fn refund(&self, id: RefundId, payment: PaymentId, amount: Money) -> Result<(), ProviderError>;
+    /// The charges that changed at `since` or later, oldest change first; `after`: the `next` of the page before.
+    async fn changed(&self, since: Timestamp, after: Option<String>) -> Result<Changes, ProviderError>;
 }
 
 /// The test provider over HTTP.
@@ -134,5 +156,15 @@ impl Provider for TestProvider {
             "failed" => Err(ProviderError::Refused(refund.reason.unwrap_or_else(|| "refused".into()))),
             other => Err(ProviderError::Unknown(format!("status {other}"))),
         }
+    }
+
+    async fn changed(&self, since: Timestamp, after: Option<String>) -> Result<Changes, ProviderError> {
+        let mut request = self.client.get(format!("{}/v1/changes", self.url));
+        request = request.query(&[("since_ms", since.as_millisecond().to_string())]);
+        if let Some(after) = after {
+            request = request.query(&[("after", after)]);
+        }
+        let answer = self.call(request).await?;
+        answer.json().await.map_err(|e| ProviderError::Unknown(e.without_url().to_string()))
     }
 }
