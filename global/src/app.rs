@@ -60,7 +60,7 @@ impl App {
             keys: Arc::new(KeyRing::new(sealing.clone())),
             feed: Feed::new(feed_pool, sealing.clone()),
             passwords: Passwords::new(&config.argon2)?,
-            throttle: Throttle::default(),
+            throttle: Throttle::new(sealing.clone()),
             mail: Nudge::default(),
             sms: Nudge::default(),
             month_keys: MonthKeys::default(),

@@ -10,7 +10,7 @@ use crate::fault::Result;
 use crate::feed;
 use crate::mail::{outbox, tokens};
 use crate::metrics::METRICS;
-use crate::person_keys;
+use crate::{person_keys, throttle};
 
 const SAMPLE: Duration = Duration::from_secs(1);
 /// In samples.
@@ -39,8 +39,9 @@ async fn round(app: &App) -> Result<()> {
     let revocations = feed::store::purge(&db).await?;
     let sessions = sessions::purge(&db).await?;
     let mails = outbox::purge(&db).await? + tokens::purge(&db).await?;
-    if revocations + sessions + mails > 0 {
-        tracing::debug!(revocations, sessions, mails, "forgot what is over");
+    let attempts = throttle::purge(&db).await?;
+    if revocations + sessions + mails + attempts > 0 {
+        tracing::debug!(revocations, sessions, mails, attempts, "forgot what is over");
     }
     drop(db);
     if let Some(position) =

@@ -67,8 +67,8 @@ pub async fn verify(
             content_type = "application/problem+json")))]
 pub async fn resend(State(app): State<App>, authorized: Authorized, client: Client) -> Result<StatusCode> {
     let user = authorized.actor()?.user();
-    token::slow_down(&app, &format!("resend {user}"), &client)?;
     let db = app.db().await?;
+    token::slow_down(&app, &db, &format!("resend {user}"), &client).await?;
     let account = store::find(&db, user).await?.filter(|a| !a.deleted);
     let account = account.ok_or_else(|| Problem::unauthorized("this account is no more"))?.user;
     if let Some(address) = account.email.filter(|_| !account.email_verified) {

@@ -51,13 +51,14 @@ pub async fn change(
 
     // A stolen access token must not be a way to guess the password.
     let name = claims.sub.to_string();
-    token::slow_down(&app, &name, &client)?;
+    let attempt = token::slow_down(&app, &app.db().await?, &name, &client).await?;
     let check = app.passwords.check(body.current_password, account.password_hash.clone()).await;
-    if check.inspect_err(|_| app.throttle.unjudged(&name, &client.address))? == Check::Wrong {
+    let (attempt, check) = token::judged(&app, attempt, check.map_err(Into::into)).await?;
+    if check == Check::Wrong {
         let detail = "the current password is not right";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, "invalid-credentials", detail).into());
     }
-    app.throttle.succeeded(&name, &client.address);
+    attempt.succeeded(&app.db().await?).await?;
     let hash = app.passwords.hash(body.new_password).await?;
 
     let mut db = app.db().await?;

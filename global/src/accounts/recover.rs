@@ -40,8 +40,9 @@ pub async fn forgot(
 ) -> Result<StatusCode> {
     let email = body.email.trim();
     all_fields(rules::email(email).into_iter().collect())?;
-    token::slow_down(&app, &format!("forgot {email}"), &client)?;
-    outbox::put(&app.db().await?, Kind::Reset, None, email).await?;
+    let db = app.db().await?;
+    token::slow_down(&app, &db, &format!("forgot {email}"), &client).await?;
+    outbox::put(&db, Kind::Reset, None, email).await?;
     app.mail.now();
     Ok(StatusCode::ACCEPTED)
 }
@@ -100,12 +101,12 @@ pub async fn reset(
     if let Some(address) = &account.email {
         outbox::put(&tx, Kind::PasswordChanged, Some(user), address).await?;
     }
+    for name in names.into_iter().flatten() {
+        app.throttle.forget(&tx, name, &client.address).await?;
+    }
     tx.commit().await?;
     drop(db);
     app.mail.now();
-    for name in names.into_iter().flatten() {
-        app.throttle.succeeded(name, &client.address);
-    }
     app.feed.published(position).await;
     Ok(StatusCode::NO_CONTENT)
 }

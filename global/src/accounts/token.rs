@@ -9,6 +9,7 @@ use common::authz::authority::{ACCESS_TOKEN_TYPE, AUDIENCE};
 use common::http::{Json, from_json, whole_body};
 use common::problem::ProblemDetails;
 use common::{Problem, SessionId};
+use deadpool_postgres::GenericClient;
 use http::{HeaderValue, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use crate::fault::Result;
 use crate::metrics::METRICS;
 use crate::passwords::Check;
 use crate::person_keys;
-use crate::throttle::SlowDown;
+use crate::throttle::{Attempt, SlowDown};
 
 /// `grant_type=password` needs `username` and `password`, `grant_type=refresh_token` needs `refresh_token`.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -137,23 +138,46 @@ pub fn invalid_credentials() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "invalid-credentials", detail)
 }
 
-/// 429 once too many attempts for this account have failed from this address.
-pub fn slow_down(app: &App, account: &str, client: &Client) -> std::result::Result<(), Problem> {
-    app.throttle.attempt(account, &client.address).map_err(|SlowDown(pause)| {
+/// Counts an attempt; 429 once too many for this account have failed from this address.
+pub async fn slow_down(
+    app: &App,
+    db: &impl GenericClient,
+    account: &str,
+    client: &Client,
+) -> Result<Attempt> {
+    let counted = app.throttle.attempt(db, account, &client.address).await?;
+    counted.map_err(|SlowDown(pause)| {
         count("slow_down");
         let detail = "too many failed attempts; wait before the next";
         let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail);
         let up = pause + Duration::from_millis(999);
         problem.retry_after_secs = Some(u32::try_from(up.as_secs()).unwrap_or(u32::MAX));
-        problem
+        problem.into()
     })
 }
 
+/// What an attempt came to. One that failed without a judgement, by no fault of the caller's, does not count.
+pub async fn judged<T>(app: &App, attempt: Attempt, judgement: Result<T>) -> Result<(Attempt, T)> {
+    match judgement {
+        Ok(judgement) => Ok((attempt, judgement)),
+        Err(fault) => {
+            let given_back = async { attempt.unjudged(&app.db().await?).await };
+            if let Err(fault) = given_back.await {
+                tracing::warn!(
+                    error = fault.into_problem().detail,
+                    "an attempt counts that was never judged"
+                );
+            }
+            Err(fault)
+        }
+    }
+}
+
 async fn with_password(app: &App, client: &Client, login: &str, password: String) -> Result<TokenResponse> {
-    slow_down(app, login, client)?;
+    let attempt = slow_down(app, &app.db().await?, login, client).await?;
     let started = Instant::now();
-    let judged = judge(app, login, password.clone()).await;
-    let (account, check) = judged.inspect_err(|_| app.throttle.unjudged(login, &client.address))?;
+    let judgement = judge(app, login, password.clone()).await;
+    let (attempt, (account, check)) = judged(app, attempt, judgement).await?;
     let stored = account.as_ref().and_then(|a| a.password_hash.clone());
     let account = match account {
         Some(account) if check != Check::Wrong => account,
@@ -163,7 +187,7 @@ async fn with_password(app: &App, client: &Client, login: &str, password: String
             return Err(invalid_credentials().into());
         }
     };
-    app.throttle.succeeded(login, &client.address);
+    attempt.succeeded(&app.db().await?).await?;
     let mut proved = stored;
     if let (Check::RightButOutdated, Some(old)) = (check, &proved) {
         let new = app.passwords.hash(password).await?;
