@@ -95,6 +95,7 @@ pub fn public(app: App, edge: Edge, config: &Config) -> anyhow::Result<Router> {
         .route("/v1/openapi.json", get(openapi::serve))
         .route("/account/verify", get(pages::account))
         .route("/account/reset", get(pages::account))
+        .route("/account/tickets", get(pages::tickets))
         .route("/v1/reservations", get(fanout::reservations).on(not_lists, proxy))
         .route("/v1/payments", get(fanout::payments).on(not_lists, proxy));
     for pattern in routes::proxied() {

@@ -4,8 +4,19 @@ use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderValue, header};
 
 const ACCOUNT: &str = include_str!("../web/account.html");
+const TICKETS: &str = include_str!("../web/tickets.html");
 
-/// `/account/verify` and `/account/reset`. The address holds a token, so nothing keeps the page.
+/// `/account/verify` and `/account/reset`.
 pub async fn account() -> Response {
-    ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Html(ACCOUNT)).into_response()
+    page(ACCOUNT)
+}
+
+/// `/account/tickets?reservation=`: the tickets of a booking, for who signs in.
+pub async fn tickets() -> Response {
+    page(TICKETS)
+}
+
+/// The address may hold a token, so nothing keeps the page.
+fn page(html: &'static str) -> Response {
+    ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Html(html)).into_response()
 }

@@ -37,6 +37,7 @@ const TABLE: &[(&str, &str, Target)] = &[
     (ANY, "/v1/auth/verify", Global),
     (ANY, "/v1/auth/{*rest}", Global),
     (ANY, "/v1/me", Global),
+    (ANY, "/v1/me/{*rest}", Global),
     (ANY, "/v1/users", Global),
     (ANY, "/v1/users/{id}", Global),
     (ANY, "/v1/users/{id}/{*rest}", Global),
@@ -91,6 +92,7 @@ const TABLE: &[(&str, &str, Target)] = &[
     ("GET", "/docs", Gateway),
     ("GET", "/account/verify", Gateway),
     ("GET", "/account/reset", Gateway),
+    ("GET", "/account/tickets", Gateway),
 ];
 
 fn fits(row: &str, method: &Method) -> bool {

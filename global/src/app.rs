@@ -29,6 +29,8 @@ pub struct Inner {
     pub throttle: Throttle,
     /// Wakes the sender of mail; to be called once what is in the outbox has committed.
     pub mail: Nudge,
+    /// As `mail`, of mails about orders.
+    pub order_mail: Nudge,
     /// As `mail`, of messages.
     pub sms: Nudge,
     /// For the keys of people in their tokens.
@@ -62,6 +64,7 @@ impl App {
             passwords: Passwords::new(&config.argon2)?,
             throttle: Throttle::new(sealing.clone()),
             mail: Nudge::default(),
+            order_mail: Nudge::default(),
             sms: Nudge::default(),
             month_keys: MonthKeys::default(),
             sealing,

@@ -16,6 +16,7 @@ mod keys;
 mod mail;
 mod metrics;
 mod movies;
+mod notices;
 mod passwords;
 mod person_keys;
 mod policy;
@@ -26,7 +27,7 @@ mod teller;
 mod throttle;
 mod upkeep;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::http::{Edge, serve, with_edge};
@@ -60,7 +61,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let inner = stop.child_token();
     let _guard = inner.clone().drop_guard();
 
-    let transport = mail::transport::Transport::new(&config.mail)?;
+    let transport = mail::transport::Transport::new(&config.mail)?.map(Arc::new);
     let sms_provider = sms::provider::of(&config.sms)?;
     let app = App::new(config)?;
     if !start::wait_for_schema(&app, &schema, &inner).await? {
@@ -79,9 +80,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         inner.clone(),
     ));
     tasks.spawn(upkeep::run(app.clone(), inner.clone()));
+    let (mails, messages) = (transport.is_some(), sms_provider.is_some());
+    if let Some(transport) = transport.clone() {
+        tasks.spawn(mail::sender::run_orders(app.clone(), transport, inner.clone()));
+    }
     tasks.spawn(mail::sender::run(app.clone(), transport, inner.clone()));
-
-    let tells = sms_provider.is_some();
     if let Some(provider) = sms_provider {
         tasks.spawn(sms::sender::run(app.clone(), provider, inner.clone()));
     }
@@ -90,7 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let tls = app.config.peer_tls.load()?;
     let feed = feed::server::Server { feed: app.feed.clone(), tls: tls.clone(), stop: inner.clone() };
     let audit = audit::regions::Server { pool: app.pool.clone(), tls: tls.clone() };
-    let notices = sms::notices::Server { app: app.clone(), tls: tls.clone(), enabled: tells };
+    let notices = notices::server::Server { app: app.clone(), tls: tls.clone(), mails, messages };
     let grpc = tls
         .server()?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))

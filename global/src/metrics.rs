@@ -14,7 +14,7 @@ pub struct Metrics {
     pub signups: IntCounterVec,
     pub passwords_waiting: IntGauge,
     pub passwords_busy: IntCounter,
-    /// `kind`, of messages `sms`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
+    /// `kind`, of messages `sms`, of what regions brought that is none `notice`; `result`: sent, dropped (nobody to tell), again, refused, given_up.
     pub mails: IntCounterVec,
     pub mail_waiting: IntGauge,
     pub mail_oldest_secs: Gauge,

@@ -9,7 +9,7 @@ use common::http::guarded;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::accounts::{auth, email, me, password, recover, sessions, token, users};
+use crate::accounts::{auth, email, me, password, phone, recover, sessions, token, users};
 use crate::app::App;
 use crate::movies::{handlers as movies, import};
 use crate::policy::handlers as policies;
@@ -32,6 +32,8 @@ pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/me", SignedIn),
     ("PATCH", "/v1/me", SignedIn),
     ("DELETE", "/v1/me", SignedIn),
+    ("POST", "/v1/me/phone/verify", SignedIn),
+    ("POST", "/v1/me/phone/resend", SignedIn),
     ("GET", "/v1/users", Role("user", "read")),
     ("GET", "/v1/users/{id}", Role("user", "read")),
     ("POST", "/v1/users/{id}/disable", Role("user", "disable")),
@@ -64,6 +66,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(email::verify))
         .routes(routes!(email::resend))
         .routes(routes!(me::get, me::update, me::delete))
+        .routes(routes!(phone::verify))
+        .routes(routes!(phone::resend))
         .routes(routes!(users::list))
         .routes(routes!(users::get))
         .routes(routes!(users::disable))

@@ -10,6 +10,7 @@ use crate::fault::Result;
 use crate::feed;
 use crate::mail::{outbox, tokens};
 use crate::metrics::METRICS;
+use crate::sms::codes;
 use crate::{person_keys, throttle};
 
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ async fn round(app: &App) -> Result<()> {
     let db = app.db().await?;
     let revocations = feed::store::purge(&db).await?;
     let sessions = sessions::purge(&db).await?;
-    let mails = outbox::purge(&db).await? + tokens::purge(&db).await?;
+    let mails = outbox::purge(&db).await? + tokens::purge(&db).await? + codes::purge(&db).await?;
     let attempts = throttle::purge(&db).await?;
     if revocations + sessions + mails + attempts > 0 {
         tracing::debug!(revocations, sessions, mails, attempts, "forgot what is over");

@@ -181,7 +181,7 @@ async fn the_surface_is_documented_and_fails_as_problems() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     let operations: usize =
         document["paths"].as_object().unwrap().values().map(|p| p.as_object().unwrap().len()).sum();
-    assert_eq!(operations, 29);
+    assert_eq!(operations, 31);
     let jwks = s.send(s.request(Method::GET, "/.well-known/jwks.json", None)).await.expect(200).body;
     assert_eq!((&jwks["keys"][0]["kty"], &jwks["keys"][0]["alg"]), (&json!("OKP"), &json!("EdDSA")));
 

@@ -7,29 +7,15 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 
 use common::config::{Config as _, Secret};
 use global::MailConfig;
 use migrations::Schema;
 use migrations::testing::TestPostgres;
 use serde_json::{Value, json};
+use support::mails::{Smtp, mails, to};
 use support::{PASSWORD, Service, config, eventually};
-
-/// The mails in a folder, oldest first.
-fn mails(folder: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = files.filter(|f| f.extension().is_some_and(|e| e == "eml")).collect();
-    files.sort();
-    files.iter().map(|file| std::fs::read_to_string(file).unwrap().replace("\r\n", "\n")).collect()
-}
-
-fn to<'a>(mails: &'a [String], address: &str, subject: &str) -> Vec<&'a String> {
-    let wanted = [format!("To: {address}\n"), format!("Subject: {subject}\n")];
-    mails.iter().filter(|m| wanted.iter().all(|w| m.contains(w.as_str()))).collect()
-}
 
 /// The token in a mail: in its link, and by itself.
 fn token(mail: &str) -> String {
@@ -268,29 +254,6 @@ async fn one_event_is_one_mail_also_when_its_note_was_lost() {
     let metrics = metrics.send().await.unwrap().text().await.unwrap();
     for name in ["marquee_mails_total{kind=\"verify\",result=\"sent\"}", "marquee_mail_waiting"] {
         assert!(metrics.contains(name), "{name}");
-    }
-}
-
-/// aiosmtpd, gone with the value.
-struct Smtp(Child);
-
-impl Smtp {
-    fn start(python: &str, port: u16, folder: &Path, run: u32) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/smtp_sink.py");
-        let mut command = Command::new(python);
-        command.arg(script).arg(port.to_string()).arg(folder).arg(run.to_string());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-}
-
-impl Drop for Smtp {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

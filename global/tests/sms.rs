@@ -89,13 +89,47 @@ impl Stage {
         self.asked().into_iter().filter(|asked| asked["body"]["to"] == number).collect()
     }
 
-    /// Somebody with a number, who wants messages there.
+    /// Somebody with a number that was proved, who wants messages there.
     async fn person(&self, name: &str, number: &str) -> (String, String) {
         let id = self.service.sign_up(name).await;
         let token = self.service.token(name).await;
-        let body = json!({ "phone": number, "sms": true });
-        self.service.patch("/v1/me", &token, body).await.expect(200);
+        // How numbers are proved is tested below; here no code shall go there.
+        let proved = format!(
+            "UPDATE users SET phone = '{number}', phone_verified = true, sms = true WHERE username = '{name}'"
+        );
+        self.sql(&proved).await;
         (id, token)
+    }
+
+    async fn sql(&self, sql: &str) -> Vec<tokio_postgres::Row> {
+        let pool = migrations::pool(&self.postgres.url("global"), 1).unwrap();
+        pool.get().await.unwrap().query(sql, &[]).await.unwrap()
+    }
+
+    /// The codes that went to a number, oldest first.
+    fn codes(&self, number: &str) -> Vec<String> {
+        let code = |asked: Value| {
+            let text = asked["body"]["text"].as_str().unwrap().to_owned();
+            Some(
+                text.strip_prefix("Marquee: ")?
+                    .split_once(" is the code for your phone number.")?
+                    .0
+                    .to_owned(),
+            )
+        };
+        self.asked_for(number).into_iter().filter_map(code).collect()
+    }
+
+    /// Until so many codes went there; the last one.
+    async fn code(&self, number: &str, count: usize) -> String {
+        eventually("a code", async || self.codes(number).len() >= count).await;
+        let mut codes = self.codes(number);
+        assert_eq!(codes.len(), count, "{codes:?}");
+        codes.pop().unwrap()
+    }
+
+    async fn verify(&self, token: &str, code: &str) -> support::Answer {
+        self.service.post("/v1/me/phone/verify", token, json!({ "code": code })).await
     }
 
     async fn tell(&self, teller: &str, notices: &[Notice]) {
@@ -106,10 +140,9 @@ impl Stage {
     }
 
     async fn outcomes(&self) -> Vec<(String, Option<String>, Option<String>)> {
-        let pool = migrations::pool(&self.postgres.url("global"), 1).unwrap();
-        let select = "SELECT kind, outcome, text FROM mail_outbox WHERE channel = 'sms' ORDER BY kind";
-        let rows = pool.get().await.unwrap().query(select, &[]).await.unwrap();
-        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+        let select = "SELECT kind, outcome, text FROM mail_outbox
+                      WHERE channel = 'sms' AND kind <> 'phone_code' ORDER BY kind";
+        self.sql(select).await.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
     }
 }
 
@@ -124,6 +157,7 @@ fn notice(user: &str, kind: &str) -> Notice {
         starts_at_local: "2027-03-01T20:15:00+01:00".into(),
         cinema: "Lichtburg".into(),
         seats: vec!["A1".into(), "A2".into()],
+        ..Notice::default()
     }
 }
 
@@ -193,10 +227,8 @@ async fn who_wants_messages_gets_one_of_each_event_and_nobody_else_gets_any() {
     s.patch("/v1/me", &eves, json!({"sms": true})).await.problem(422, "invalid-request");
     let without = s.patch("/v1/me", &token, json!({"phone": null})).await.expect(200);
     assert_eq!((&without.body["phone"], &without.body["sms"]), (&json!(null), &json!(false)));
-    let pool = migrations::pool(&stage.postgres.url("global"), 1).unwrap();
-    let select = "SELECT count(*) FROM users WHERE phone IS NOT NULL OR sms";
-    let left: i64 = pool.get().await.unwrap().query_one(select, &[]).await.unwrap().get(0);
-    assert_eq!(left, 1, "bob's");
+    let left = stage.sql("SELECT count(*) FROM users WHERE phone IS NOT NULL OR phone_verified OR sms").await;
+    assert_eq!(left[0].get::<_, i64>(0), 1, "bob's");
     let root = s.token("root").await;
     let lines = s.get("/v1/audit?action=user.update&limit=200", &root).await.expect(200);
     assert!(!lines.body.to_string().contains("+49"), "which fields, not their values: {}", lines.body);
@@ -244,14 +276,117 @@ async fn where_messages_are_not_configured_nothing_piles_up() {
     let ann = service.sign_up("ann").await;
     let token = service.token("ann").await;
     service.patch("/v1/me", &token, json!({"phone": "+4930123456", "sms": true})).await.expect(200);
+    service.post("/v1/me/phone/resend", &token, json!({})).await.problem(409, "no-messages");
     let url = format!("http://{}", service.config.grpc_listen);
     let mut client = NoticesClient::connect(url).await.unwrap();
     let request = TellRequest { teller: "eu".into(), notices: vec![notice(&ann, "order_confirmed")] };
     client.tell(request).await.unwrap();
     let pool = migrations::pool(&postgres.url("global"), 1).unwrap();
-    let select = "SELECT count(*) FROM mail_outbox WHERE channel = 'sms'";
+    let select = "SELECT count(*) FROM mail_outbox WHERE channel = 'sms' OR kind = 'order_confirmed'";
     let count: i64 = pool.get().await.unwrap().query_one(select, &[]).await.unwrap().get(0);
     assert_eq!(count, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_is_told_of_orders_once_its_owner_has_sent_back_the_code() {
+    let stage = stage().await;
+    let _sink = Sink::start(stage.port, &stage.log());
+    let s = &stage.service;
+    let (ann, number) = (s.sign_up("ann").await, "+4930123456");
+    let token = s.token("ann").await;
+    let given = s.patch("/v1/me", &token, json!({"phone": number, "sms": true})).await.expect(200);
+    assert_eq!((&given.body["phone_verified"], &given.body["sms"]), (&json!(false), &json!(true)));
+    let code = stage.code(number, 1).await;
+    let rows =
+        stage.sql("SELECT c::text FROM phone_codes c UNION ALL SELECT o::text FROM mail_outbox o").await;
+    let kept: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(kept.len() >= 2 && !kept.iter().any(|row| row.contains(&code)), "{kept:?}");
+
+    // Not proved: nothing goes there.
+    stage.tell("eu", &[notice(&ann, "order_confirmed")]).await;
+    assert_eq!(stage.outcomes().await, []);
+
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    for bad in ["", "x", wrong, "\u{0}"] {
+        let refused = stage.verify(&token, bad).await.problem(422, "invalid-phone-code");
+        assert_eq!(refused.body["errors"][0]["field"], "code");
+    }
+    // Somebody else's code is no code of his; of many at once one wins.
+    s.sign_up("bob").await;
+    let bobs = s.token("bob").await;
+    stage.verify(&bobs, &code).await.problem(422, "invalid-phone-code");
+    stage.verify(&token, &code).await.expect(204);
+    stage.verify(&token, &code).await.problem(422, "invalid-phone-code");
+    assert_eq!(s.get("/v1/me", &token).await.body["phone_verified"], true);
+    let lines = s.get("/v1/audit?action=user.verify_phone", &s.token("root").await).await.expect(200);
+    assert_eq!(
+        (lines.body["items"].as_array().unwrap().len(), &lines.body["items"][0]["actor"]),
+        (1, &json!(ann))
+    );
+    stage.tell("eu", &[notice(&ann, "order_confirmed")]).await;
+    eventually("the message", async || stage.asked_for(number).len() == 2).await;
+
+    // A confirmed number needs no code; another one does, and the first is told nothing more.
+    s.post("/v1/me/phone/resend", &token, json!({})).await.expect(202);
+    let other = "+4930123457";
+    let changed = s.patch("/v1/me", &token, json!({"phone": other})).await.expect(200);
+    assert_eq!(changed.body["phone_verified"], false);
+    let second = stage.code(other, 1).await;
+    stage.verify(&token, &code).await.problem(422, "invalid-phone-code");
+    stage.tell("eu", &[notice(&ann, "show_canceled")]).await;
+    stage.verify(&token, &second).await.expect(204);
+    // What is changed beside it leaves it proved.
+    let renamed = s.patch("/v1/me", &token, json!({"name": "Ann", "phone": other})).await.expect(200);
+    assert_eq!(renamed.body["phone_verified"], true);
+    assert_eq!((stage.asked_for(number).len(), stage.codes(other).len()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_is_good_for_few_tries_and_ten_minutes_and_asking_is_slowed_down() {
+    let stage = stage().await;
+    let _sink = Sink::start(stage.port, &stage.log());
+    let s = &stage.service;
+    s.sign_up("ann").await;
+    let (token, number) = (s.token("ann").await, "+4930123456");
+    s.patch("/v1/me", &token, json!({"phone": number})).await.expect(200);
+    let first = stage.code(number, 1).await;
+    let wrong = if first == "000000" { "000001" } else { "000000" };
+    // At once, so that a count after the judgement would let more through.
+    let guesses = futures::future::join_all((0..5).map(|_| stage.verify(&token, wrong))).await;
+    assert!(guesses.iter().all(|answer| answer.status == 422));
+    stage.verify(&token, &first).await.problem(422, "invalid-phone-code");
+
+    // Within a minute there is no other; later there is, and it lives ten minutes.
+    let idle = async || {
+        let waits = "SELECT count(*) FROM mail_outbox WHERE done_at IS NULL AND channel = 'sms'";
+        eventually("an idle outbox", async || stage.sql(waits).await[0].get::<_, i64>(0) == 0).await;
+    };
+    s.post("/v1/me/phone/resend", &token, json!({})).await.expect(202);
+    idle().await;
+    assert_eq!(stage.codes(number).len(), 1);
+    stage.sql("UPDATE phone_codes SET created_at = now() - interval '61 seconds'").await;
+    s.post("/v1/me/phone/resend", &token, json!({})).await.expect(202);
+    let second = stage.code(number, 2).await;
+    let lived = "SELECT extract(epoch FROM expires_at - created_at)::float8 FROM phone_codes";
+    let secs: f64 = stage.sql(lived).await[0].get(0);
+    assert!((595.0..=605.0).contains(&secs), "{secs}");
+    stage.sql("UPDATE phone_codes SET expires_at = now()").await;
+    stage.verify(&token, &second).await.problem(422, "invalid-phone-code");
+
+    // The number, seven tries, two messages: ten calls are free, of whatever kind.
+    s.post("/v1/me/phone/resend", &token, json!({})).await.problem(429, "too-many-attempts");
+    stage.verify(&token, &second).await.problem(429, "too-many-attempts");
+    let changed = s.patch("/v1/me", &token, json!({"phone": "+4930123457"})).await;
+    changed.problem(429, "too-many-attempts");
+    assert_eq!(s.get("/v1/me", &token).await.body["phone"], number, "nothing of a refused change is kept");
+    s.patch("/v1/me", &token, json!({"name": "Ann"})).await.expect(200);
+    idle().await;
+    assert_eq!(stage.codes("+4930123457").len(), 0);
+
+    // Who goes takes number and codes along.
+    s.delete("/v1/me", &token).await.expect(204);
+    let left = stage.sql("SELECT (SELECT count(*) FROM phone_codes) + count(phone) FROM users").await;
+    assert_eq!(left[0].get::<_, i64>(0), 0);
 }
 
 /// A provider that does not answer holds its message for five seconds, and those behind it.

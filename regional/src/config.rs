@@ -35,7 +35,7 @@ pub struct Config {
     /// How long seats are held for a reservation that is not paid.
     pub hold_secs: u32,
     pub payments: Payments,
-    /// Whether `global` is told of what customers may want to hear by message.
+    /// Whether `global` is told of what people are to hear by mail or message.
     pub notices: bool,
     pub log_format: LogFormat,
 }
@@ -104,7 +104,7 @@ impl Default for Config {
             master_key: Secret::default(),
             hold_secs: 600,
             payments: Payments::default(),
-            notices: false,
+            notices: true,
             log_format: LogFormat::default(),
         }
     }

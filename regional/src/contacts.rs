@@ -85,6 +85,16 @@ fn seal(
     Some(Contact::new(digest, &sealed))
 }
 
+fn guests(months: &MonthKeys, contact: &str, reservation: &str) -> Option<String> {
+    let contact: Contact = contact.parse().ok()?;
+    match Held::from(&contact) {
+        Held::Month(month, sealed) => {
+            open(&for_guests(&months.of(month)?), reservation.parse().ok()?, sealed)
+        }
+        Held::Account(_) | Held::Unknown => None,
+    }
+}
+
 fn open(key: &SealingKey, reservation: ReservationId, sealed: &[u8]) -> Option<String> {
     String::from_utf8(key.open(&context(reservation), sealed).ok()?).ok()
 }
@@ -138,6 +148,17 @@ impl Contacts {
                 Some(Held::Unknown) | None => None,
             };
         }
+    }
+
+    /// Whether any key of a month is known; without one it is too early to say what cannot be opened.
+    pub fn can_open(&self) -> bool {
+        self.months.near(Month(0)).is_some()
+    }
+
+    /// The address of somebody without an account, as a table has it sealed; for a mail about the reservation. None: it
+    /// is forgotten, or is not one.
+    pub fn guests(&self, contact: &str, reservation: &str) -> Option<String> {
+        guests(&self.months, contact, reservation)
     }
 
     /// The same of one.
@@ -242,6 +263,12 @@ mod tests {
         assert_eq!(month, Month(DECEMBER));
         let opened = |keys: &MonthKeys| open(&for_guests(&keys.of(month)?), id, sealed);
         assert_eq!(opened(&keys).unwrap(), "ada@example.org");
+        let told = |keys: &MonthKeys, id: ReservationId| guests(keys, &contact.to_string(), &id.to_string());
+        assert_eq!(told(&keys, id).unwrap(), "ada@example.org");
+        assert_eq!(told(&keys, reservation(id.show())), None, "of another reservation");
+        assert_eq!(told(&months(&[(DECEMBER + 1, 2)]), id), None);
+        let own = seal(&keys, "ada@example.org", id, starts_at(), Some(&SealingKey::generate())).unwrap();
+        assert_eq!(guests(&keys, &own.to_string(), &id.to_string()), None, "an account's is not a guest's");
         assert_eq!(opened(&months(&[(DECEMBER + 1, 2)])), None);
         assert_eq!(opened(&months(&[(DECEMBER, 3)])), None);
     }

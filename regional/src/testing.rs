@@ -2,6 +2,7 @@
 //! and movies behind their permissions, tokens, and a stand-in for `global`'s feed.
 
 pub mod journals;
+mod notices;
 
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use common::authz::jwt::{Jwk, JwkSet, SigningKey};
 use common::authz::{Authority, Claims, Policy, RoleGrant, Rule};
+use common::personal::MonthKeys;
 use common::proto::audit::audit_log_server::{AuditLog, AuditLogServer};
 use common::proto::audit::{Line, TellReply, TellRequest};
 use common::proto::feed::feed_server::{Feed, FeedServer};
@@ -16,6 +18,8 @@ use common::proto::feed::update::Update as Kind;
 use common::proto::feed::{
     FollowRequest, GetMovieRequest, GetPersonKeysRequest, Heartbeat, Movie, PersonKeys, Update,
 };
+use common::proto::notices::Notice;
+use common::proto::notices::notices_server::NoticesServer;
 use common::tls::Tls;
 use common::{Money, PaymentId, RefundId, RegionName, SessionId, UserId};
 use jiff::Timestamp;
@@ -56,6 +60,8 @@ pub fn region(name: &str) -> RegionName {
 pub struct TestRegion {
     pub app: App,
     pub document: utoipa::openapi::OpenApi,
+    /// As the feed fills them; empty at first.
+    pub months: MonthKeys,
     router: axum::Router,
     key: SigningKey,
     _database: Database,
@@ -107,12 +113,13 @@ impl TestRegion {
             Config { region: region("eu"), regions: vec![region("eu"), region("us")], ..Config::default() };
         // No registry answers here; what needs one is tested with the whole platform.
         let registry = RegistryClient::new(&["http://127.0.0.1:1".to_owned()], &Tls::plain()).unwrap();
+        let months = MonthKeys::default();
         let app = App::new(Parts {
             config,
             pool: database.pool.clone(),
             guard: Default::default(),
             authority: authority.clone(),
-            month_keys: Default::default(),
+            month_keys: months.clone(),
             global: Tls::plain().channel(&url, "").unwrap(),
             view: registry.watch(CancellationToken::new()),
             registry,
@@ -126,7 +133,7 @@ impl TestRegion {
             stop: CancellationToken::new(),
         });
         let (router, document) = crate::router(&app).unwrap();
-        Self { router, document, app, key, _database: database }
+        Self { router, document, app, months, key, _database: database }
     }
 
     /// A token of a manager of `home`.
@@ -213,6 +220,7 @@ struct FeedState {
     published: Notify,
     cut: Mutex<CancellationToken>,
     audit: Mutex<AuditState>,
+    notices: Mutex<Vec<Notice>>,
 }
 
 /// What the audit log was told, and how it answers.
@@ -234,6 +242,7 @@ impl FakeGlobal {
         let server = tonic::transport::Server::builder()
             .add_service(FeedServer::new(FeedService(inner.clone())))
             .add_service(AuditLogServer::new(FeedService(inner.clone())))
+            .add_service(NoticesServer::new(FeedService(inner.clone())))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         tokio::spawn(server);
         Self { url, inner, stop }
@@ -264,8 +273,8 @@ impl FakeGlobal {
 
 impl Drop for FakeGlobal {
     fn drop(&mut self) {
-        // The last one standing; the services hold two of the state.
-        if Arc::strong_count(&self.inner) <= 3 {
+        // The last one standing; the services hold three of the state.
+        if Arc::strong_count(&self.inner) <= 4 {
             self.stop.cancel();
             self.cut();
         }

@@ -164,7 +164,6 @@ impl Facts<'_> {
                 "api_key": self.secrets.get("provider-api-key"),
                 "webhook_secret": self.secrets.get("provider-webhook-secret"),
             },
-            "notices": true,
             "log_format": self.options.log_format,
         });
         if let Some(secs) = self.options.hold_secs {

@@ -297,7 +297,10 @@ async fn whole_region(world: &World) {
     assert!(map.header("x-region") == owner && !map.header("x-as-of").is_empty(), "{map}");
     // So near to each other nobody reads a copy, which may be a moment late.
     let freshest = customer.get(&path).header("cache-control", "no-cache").await;
-    assert!(freshest.header("x-region") == owner && freshest.header("x-may-be-stale").is_empty(), "{freshest}");
+    assert!(
+        freshest.header("x-region") == owner && freshest.header("x-may-be-stale").is_empty(),
+        "{freshest}"
+    );
     step(&format!(
         "kill -9 of all of {owner}: what was sold stays sold, what was held is paid, selling goes on"
     ));

@@ -4,8 +4,8 @@
 mod places;
 
 use std::net::IpAddr;
-use std::time::Duration;
 use std::path::Path;
+use std::time::Duration;
 
 use common::{Problem, RegionName};
 use http::HeaderMap;

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use super::{User, auth, rules, store};
+use super::{User, auth, rules, store, token};
 use crate::app::App;
 use crate::audit;
 use crate::client::Client;
@@ -18,6 +18,7 @@ use crate::fault::Result;
 use crate::feed;
 use crate::mail::outbox::{self, Kind};
 use crate::policy::store::{has_admin, last_admin, load};
+use crate::sms::codes;
 
 fn gone() -> Problem {
     Problem::unauthorized("this account is no more")
@@ -50,11 +51,12 @@ pub struct ChangeMe {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "eu")]
     pub region: Option<Option<String>>,
-    /// In the form of E.164; `null`: none, and no messages.
+    /// In the form of E.164; `null`: none, and no messages. A code goes there, for `POST /v1/me/phone/verify`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, pattern = r"^\+[1-9][0-9]{6,14}$", example = "+4930123456")]
     pub phone: Option<Option<String>>,
-    /// Whether messages about bookings are to go to `phone`: that an order is paid, that a show is canceled.
+    /// Whether messages about bookings are to go to `phone`, once it is verified: that an order is paid, that a show
+    /// is canceled or has another time. Mails about these go to `email` in any case.
     pub sms: Option<bool>,
 }
 
@@ -71,7 +73,8 @@ fn unknown(app: &App, name: &str) -> Option<FieldError> {
 }
 
 /// Change the caller's own account. A new email address is not verified; a mail with a link goes to it, and
-/// one that tells of the change to the old address.
+/// one that tells of the change to the old address. A new phone number is not verified; a message with a code goes
+/// to it.
 #[utoipa::path(patch, path = "/v1/me", tag = "accounts", operation_id = "update_me", request_body = ChangeMe,
     params(("If-Match" = Option<String>, Header, description = "Only if the account is still at this `ETag`")),
     responses(
@@ -80,6 +83,8 @@ fn unknown(app: &App, name: &str) -> Option<FieldError> {
         (status = 409, description = "`email-taken`, `username-taken`", body = ProblemDetails,
             content_type = "application/problem+json"),
         (status = 412, description = "`precondition-failed`", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 429, description = "`too-many-attempts`: a new number too often", body = ProblemDetails,
             content_type = "application/problem+json")))]
 pub async fn update(
     State(app): State<App>,
@@ -129,6 +134,11 @@ pub async fn update(
     }
     if phone != before.phone {
         changed.push("phone");
+        codes::forget(&tx, id).await?;
+        if phone.is_some() && app.config.sms.is_on() {
+            token::slow_down(&app, &tx, &codes::account(id), &client).await?;
+            outbox::put_phone_code(&tx, id).await?;
+        }
     }
     if sms != before.sms {
         changed.push("sms");
@@ -166,6 +176,7 @@ pub async fn update(
     }
     tx.commit().await?;
     app.mail.now();
+    app.sms.now();
     Ok(tagged(StatusCode::OK, after.version, &after))
 }
 

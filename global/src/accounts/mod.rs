@@ -4,6 +4,7 @@ pub mod auth;
 pub mod email;
 pub mod me;
 pub mod password;
+pub mod phone;
 pub mod recover;
 pub mod rules;
 pub mod sessions;
@@ -29,6 +30,8 @@ pub struct User {
     /// In the form of E.164; `null` where none was given.
     #[schema(example = "+4930123456")]
     pub phone: Option<String>,
+    /// A code that was sent there came back; no message goes to a number before.
+    pub phone_verified: bool,
     /// Whether messages about bookings go there.
     pub sms: bool,
     /// Where the user wants to be served; `null`: nearby.

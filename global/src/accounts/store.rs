@@ -1,6 +1,6 @@
 //! Accounts and roles in Postgres.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use common::authz::RoleGrant;
 use common::{RegionName, UserId};
@@ -39,6 +39,7 @@ impl Account {
                 name: row.get("name"),
                 email_verified: row.get("email_verified"),
                 phone: row.get("phone"),
+                phone_verified: row.get("phone_verified"),
                 sms: row.get("sms"),
                 region: row.get::<_, Option<&str>>("region").and_then(|name| name.parse().ok()),
                 roles: roles.collect(),
@@ -58,7 +59,7 @@ impl Account {
 macro_rules! select_account {
     ($rest:literal) => {
         concat!(
-            "SELECT u.id, u.email, u.username, u.name, u.region, u.phone, u.sms, u.email_verified, u.disabled,
+            "SELECT u.id, u.email, u.username, u.name, u.region, u.phone, u.phone_verified, u.sms, u.email_verified, u.disabled,
                     u.created_at, u.version,
                     u.password_hash, u.token_version, u.person_salt, u.deleted_at IS NOT NULL AS deleted,
                     ARRAY(SELECT role FROM user_roles WHERE user_id = u.id ORDER BY role, region) AS role_names,
@@ -146,10 +147,11 @@ pub struct Profile<'a> {
     pub sms: bool,
 }
 
-/// A profile's new values; an address that changed is no longer verified.
+/// A profile's new values; an address or a number that changed is no longer verified.
 pub async fn update_profile(db: &impl GenericClient, id: UserId, new: &Profile<'_>) -> Result<()> {
     let sql = "UPDATE users SET email_verified = email_verified AND email = $2, email = $2, username = $3,
-                                name = $4, region = $5, phone = $6, sms = $7, version = version + 1 WHERE id = $1";
+                                phone_verified = phone_verified AND phone IS NOT DISTINCT FROM $6, phone = $6,
+                                name = $4, region = $5, sms = $7, version = version + 1 WHERE id = $1";
     let region = new.region.map(RegionName::as_str);
     let params: &db::Params<'_> =
         &[&id.0, &new.email, &new.username, &new.name, &region, &new.phone, &new.sms];
@@ -157,17 +159,39 @@ pub async fn update_profile(db: &impl GenericClient, id: UserId, new: &Profile<'
     Ok(())
 }
 
-/// Those of them who want messages.
-pub async fn wanting(db: &impl GenericClient, ids: &[UserId]) -> Result<HashSet<UserId>> {
+/// Those of them who are told of their orders, each with whether by message too.
+pub async fn hearers(db: &impl GenericClient, ids: &[UserId]) -> Result<HashMap<UserId, bool>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-    let sql = "SELECT id FROM users WHERE id = ANY($1) AND sms AND NOT disabled AND deleted_at IS NULL";
-    Ok(db::rows(db, sql, &[&ids]).await?.iter().map(|row| UserId(row.get(0))).collect())
+    let sql = "SELECT id, sms AND phone_verified FROM users
+               WHERE id = ANY($1) AND NOT disabled AND deleted_at IS NULL";
+    Ok(db::rows(db, sql, &[&ids]).await?.iter().map(|row| (UserId(row.get(0)), row.get(1))).collect())
+}
+
+/// Where mail about this user's orders goes, if anywhere.
+pub async fn address(db: &impl GenericClient, id: UserId) -> Result<Option<String>> {
+    let sql = "SELECT email FROM users WHERE id = $1 AND NOT disabled AND deleted_at IS NULL";
+    Ok(db::row(db, sql, &[&id.0]).await?.and_then(|row| row.get(0)))
 }
 
 /// Where this user wants messages, if anywhere.
 pub async fn number(db: &impl GenericClient, id: UserId) -> Result<Option<String>> {
-    let sql = "SELECT phone FROM users WHERE id = $1 AND sms AND NOT disabled AND deleted_at IS NULL";
+    let sql = "SELECT phone FROM users
+               WHERE id = $1 AND sms AND phone_verified AND NOT disabled AND deleted_at IS NULL";
     Ok(db::row(db, sql, &[&id.0]).await?.and_then(|row| row.get(0)))
+}
+
+/// The number that this user has yet to prove.
+pub async fn unproved_number(db: &impl GenericClient, id: UserId) -> Result<Option<String>> {
+    let sql = "SELECT phone FROM users
+               WHERE id = $1 AND NOT phone_verified AND NOT disabled AND deleted_at IS NULL";
+    Ok(db::row(db, sql, &[&id.0]).await?.and_then(|row| row.get(0)))
+}
+
+/// The number was proved: a code that was sent there came back. False: it is not the account's any more.
+pub async fn set_phone_verified(db: &impl GenericClient, id: UserId, phone: &str) -> Result<bool> {
+    let sql = "UPDATE users SET phone_verified = true, version = version + 1
+               WHERE id = $1 AND phone = $2 AND deleted_at IS NULL";
+    Ok(db::run(db, sql, &[&id.0, &phone]).await? > 0)
 }
 
 pub async fn set_password(db: &impl GenericClient, id: UserId, hash: &str) -> Result<()> {
@@ -217,11 +241,12 @@ pub async fn erase(db: &impl GenericClient, id: UserId) -> Result<i64> {
     db::run(db, "DELETE FROM user_roles WHERE user_id = $1", &[&id.0]).await?;
     let sql =
         "UPDATE users SET email = NULL, username = NULL, name = '', password_hash = NULL, region = NULL,
-                                phone = NULL, sms = false,
+                                phone = NULL, phone_verified = false, sms = false,
                                 email_verified = false, person_salt = NULL, deleted_at = now(),
                                 token_version = token_version + 1, version = version + 1
                WHERE id = $1 RETURNING token_version";
     let version = db::one(db, sql, &[&id.0]).await?.get(0);
+    db::run(db, "DELETE FROM phone_codes WHERE user_id = $1", &[&id.0]).await?;
     // Sessions tell of devices and addresses.
     db::run(db, "DELETE FROM sessions WHERE user_id = $1", &[&id.0]).await?;
     Ok(version)

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::tokens::Purpose;
 use crate::db;
 use crate::fault::Result;
+use crate::notices;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -16,10 +17,23 @@ pub enum Kind {
     Reset,
     PasswordChanged,
     AddressChanged,
+    /// A text message with the code for its number.
+    PhoneCode,
+    /// Of what happened to an order.
+    News(notices::Kind),
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Verify, Self::Reset, Self::PasswordChanged, Self::AddressChanged];
+    pub const ALL: [Self; 8] = [
+        Self::Verify,
+        Self::Reset,
+        Self::PasswordChanged,
+        Self::AddressChanged,
+        Self::PhoneCode,
+        Self::News(notices::Kind::OrderConfirmed),
+        Self::News(notices::Kind::ShowCanceled),
+        Self::News(notices::Kind::ShowRescheduled),
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,6 +41,8 @@ impl Kind {
             Self::Reset => "reset",
             Self::PasswordChanged => "password_changed",
             Self::AddressChanged => "address_changed",
+            Self::PhoneCode => "phone_code",
+            Self::News(kind) => kind.as_str(),
         }
     }
 
@@ -34,7 +50,7 @@ impl Kind {
         match self {
             Self::Verify => Some(Purpose::Verify),
             Self::Reset => Some(Purpose::Reset),
-            Self::PasswordChanged | Self::AddressChanged => None,
+            Self::PasswordChanged | Self::AddressChanged | Self::PhoneCode | Self::News(_) => None,
         }
     }
 }
@@ -42,10 +58,12 @@ impl Kind {
 /// Longer than one attempt can take.
 pub const CLAIM_SECS: f64 = 60.0;
 
-/// By what it goes.
+/// By what it goes; each is sent by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
     Mail,
+    /// Mail about orders, of which there may be thousands at once.
+    Order,
     Sms,
 }
 
@@ -53,6 +71,7 @@ impl Channel {
     fn as_str(self) -> &'static str {
         match self {
             Self::Mail => "mail",
+            Self::Order => "order",
             Self::Sms => "sms",
         }
     }
@@ -61,7 +80,7 @@ impl Channel {
 /// A mail or a message that this process is to send.
 pub struct Claimed {
     pub id: Uuid,
-    /// Of a message.
+    /// Of what happened to an order.
     pub text: Option<String>,
     /// None: of a newer release; it is left to that.
     pub kind: Option<Kind>,
@@ -118,17 +137,39 @@ pub async fn claim(db: &impl GenericClient, channel: Channel) -> Result<Option<C
     }))
 }
 
-/// Of a region's notice, under its id: told again, it is there already.
-pub async fn put_message(
-    db: &impl GenericClient,
-    id: Uuid,
-    kind: &str,
-    user: UserId,
-    text: &str,
-) -> Result<bool> {
-    let sql = "INSERT INTO mail_outbox (id, kind, user_id, address, channel, text)
-               VALUES ($1, $2, $3, '', 'sms', $4) ON CONFLICT (id) DO NOTHING";
-    Ok(db::run(db, sql, &[&id, &kind, &user.0, &text]).await? > 0)
+/// A message with the code for the account's number; as [`put`].
+pub async fn put_phone_code(db: &impl GenericClient, user: UserId) -> Result<()> {
+    let sql = "INSERT INTO mail_outbox (id, kind, user_id, address, channel) VALUES ($1, $2, $3, '', 'sms')";
+    db::run(db, sql, &[&Uuid::now_v7(), &Kind::PhoneCode.as_str(), &user.0]).await?;
+    Ok(())
+}
+
+/// A mail or a message of a region's notice.
+pub struct ToTell<'a> {
+    pub id: Uuid,
+    pub channel: Channel,
+    pub kind: notices::Kind,
+    pub user: Option<UserId>,
+    /// Empty: the account's, when it is sent.
+    pub address: &'a str,
+    pub text: String,
+}
+
+/// Under ids that are made of the event's: told again, they are there already. Answers how many were not.
+pub async fn tell(db: &impl GenericClient, rows: &[ToTell<'_>]) -> Result<u64> {
+    let sql = "INSERT INTO mail_outbox (id, channel, kind, user_id, address, text)
+               SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[])
+               ON CONFLICT (id) DO NOTHING";
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let channels: Vec<_> = rows.iter().map(|row| row.channel.as_str()).collect();
+    let kinds: Vec<_> = rows.iter().map(|row| row.kind.as_str()).collect();
+    let users: Vec<_> = rows.iter().map(|row| row.user.map(|user| user.0)).collect();
+    let addresses: Vec<_> = rows.iter().map(|row| row.address).collect();
+    let texts: Vec<_> = rows.iter().map(|row| row.text.as_str()).collect();
+    db::run(db, sql, &[&ids, &channels, &kinds, &users, &addresses, &texts]).await
 }
 
 /// The claim's end: nobody sends it any more, and its address and text are forgotten.
@@ -147,10 +188,11 @@ pub async fn again_in(db: &impl GenericClient, id: Uuid, secs: f64) -> Result<()
 }
 
 /// How many wait, and for how many seconds the oldest.
-pub async fn waiting(db: &impl GenericClient, channel: Channel) -> Result<(i64, f64)> {
+pub async fn waiting(db: &impl GenericClient, channels: &[Channel]) -> Result<(i64, f64)> {
     let sql = "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
-               FROM mail_outbox WHERE done_at IS NULL AND channel = $1";
-    let row = db::one(db, sql, &[&channel.as_str()]).await?;
+               FROM mail_outbox WHERE done_at IS NULL AND channel = ANY($1)";
+    let channels: Vec<_> = channels.iter().map(|channel| channel.as_str()).collect();
+    let row = db::one(db, sql, &[&channels]).await?;
     Ok((row.get(0), row.get(1)))
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::{self, Channel, Claimed, Kind, Outcome};
-use super::texts::compose;
+use super::texts::{Text, compose};
 use super::tokens;
 use super::transport::{Transport, Unsent, message};
 use crate::accounts::store;
@@ -36,16 +36,14 @@ impl Nudge {
     }
 }
 
-/// Runs until `stop`.
-pub async fn run(app: App, transport: Option<Transport>, stop: CancellationToken) {
+/// Mails about accounts, and how much mail waits. Runs until `stop`.
+pub async fn run(app: App, transport: Option<Arc<Transport>>, stop: CancellationToken) {
     if transport.is_none() {
         tracing::warn!("neither `mail.folder` nor `mail.smtp_url` is set: no mail is sent");
     }
     loop {
-        if let Some(transport) = &transport
-            && let Err(fault) = drain(&app, transport, &stop).await
-        {
-            tracing::warn!(error = fault.into_problem().detail, "mail has to wait");
+        if let Some(transport) = &transport {
+            told(drain(&app, transport, Channel::Mail, &stop).await);
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -53,7 +51,7 @@ pub async fn run(app: App, transport: Option<Transport>, stop: CancellationToken
             () = tokio::time::sleep(POLL) => {}
         }
         if let Ok(db) = app.db().await
-            && let Ok((count, oldest_secs)) = outbox::waiting(&db, Channel::Mail).await
+            && let Ok((count, oldest_secs)) = outbox::waiting(&db, &[Channel::Mail, Channel::Order]).await
         {
             METRICS.mail_waiting.set(count);
             METRICS.mail_oldest_secs.set(oldest_secs);
@@ -61,10 +59,29 @@ pub async fn run(app: App, transport: Option<Transport>, stop: CancellationToken
     }
 }
 
+/// Mails about orders, beside the others, several at a time: a rush brings thousands. Runs until `stop`.
+pub async fn run_orders(app: App, transport: Arc<Transport>, stop: CancellationToken) {
+    loop {
+        let drain = || async { told(drain(&app, &transport, Channel::Order, &stop).await) };
+        tokio::join!(drain(), drain(), drain(), drain());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = app.order_mail.0.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+fn told(drained: Result<()>) {
+    if let Err(fault) = drained {
+        tracing::warn!(error = fault.into_problem().detail, "mail has to wait");
+    }
+}
+
 /// Sends what is due. A server that does not take mail now is left alone until the next turn.
-async fn drain(app: &App, transport: &Transport, stop: &CancellationToken) -> Result<()> {
+async fn drain(app: &App, transport: &Transport, channel: Channel, stop: &CancellationToken) -> Result<()> {
     while !stop.is_cancelled() {
-        let Some(claimed) = outbox::claim(&app.db().await?, Channel::Mail).await? else { return Ok(()) };
+        let Some(claimed) = outbox::claim(&app.db().await?, channel).await? else { return Ok(()) };
         let (id, kind) = (claimed.id, claimed.kind);
         let label = kind.map_or("unknown", Kind::as_str);
         let outcome = match attempt(app, transport, &claimed).await? {
@@ -137,7 +154,17 @@ async fn attempt(
         tokens::put(&tx, &token, purpose, user.id, &address).await?;
         tx.commit().await?;
     }
-    let text = compose(kind, &token, &app.config.mail.link_url);
+    let text = match (kind, &claimed.text) {
+        (Kind::News(news), Some(body)) => {
+            if let Some(user) = claimed.user {
+                address = store::address(&app.db().await?, user).await?.unwrap_or_default();
+            }
+            Some(Text { subject: news.subject(), body: body.clone() })
+        }
+        _ => compose(kind, &token, &app.config.mail.link_url),
+    };
+    // Who is gone hears of nothing any more.
+    let Some(text) = text.filter(|_| !address.is_empty()) else { return Ok(Ok(Outcome::Dropped)) };
     let from: Mailbox = match app.config.mail.from.parse() {
         Ok(from) => from,
         Err(error) => return Ok(Err(Unsent::Later(format!("`mail.from`: {error}")))),

@@ -1,4 +1,4 @@
-//! What mails say. Plain ASCII in short lines, so that no encoding breaks a link; nothing that a user typed,
+//! What mails about accounts say (those about orders: `notices/texts.rs`). Plain ASCII in short lines, so that no encoding breaks a link; nothing that a user typed,
 //! so that nobody can have us mail his words to a stranger.
 
 use super::outbox::Kind;
@@ -8,8 +8,8 @@ pub struct Text {
     pub body: String,
 }
 
-/// `token` for kinds that carry one; `link_url` where the customers' pages are, or empty.
-pub fn compose(kind: Kind, token: &str, link_url: &str) -> Text {
+/// `token` for kinds that carry one; `link_url` where the customers' pages are, or empty. None: no mail of these.
+pub fn compose(kind: Kind, token: &str, link_url: &str) -> Option<Text> {
     let link = |page: &str| match link_url.trim_end_matches('/') {
         "" => String::new(),
         base => format!("Open this page:\n\n{base}/account/{page}?token={token}\n\nor "),
@@ -44,8 +44,9 @@ pub fn compose(kind: Kind, token: &str, link_url: &str) -> Text {
              mail.\n\nWas it not you? Then write to the cinema."
                 .to_owned(),
         ),
+        Kind::PhoneCode | Kind::News(_) => return None,
     };
-    Text { subject, body: format!("{paragraphs}\n\nMarquee\n") }
+    Some(Text { subject, body: format!("{paragraphs}\n\nMarquee\n") })
 }
 
 #[cfg(test)]
@@ -57,7 +58,7 @@ mod tests {
         let token = format!("mt_{}", "x".repeat(43));
         for kind in Kind::ALL {
             for base in ["", "https://tickets.example.org/"] {
-                let text = compose(kind, &token, base);
+                let Some(text) = compose(kind, &token, base) else { continue };
                 assert!(text.subject.is_ascii() && text.body.is_ascii(), "{kind:?}");
                 assert!(text.body.lines().all(|l| l.len() < 200), "{}", text.body);
                 assert_eq!(text.body.contains(&token), kind.purpose().is_some(), "{kind:?}");

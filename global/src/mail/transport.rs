@@ -98,10 +98,16 @@ pub fn write_file_once(folder: &Path, id: Uuid, ending: &str, bytes: &[u8]) -> s
 pub fn message(id: Uuid, from: &Mailbox, to: &str, text: Text) -> Result<Message, Unsent> {
     let refused = |e: &dyn std::fmt::Display| Unsent::Refused(e.to_string());
     let to: Mailbox = to.parse().map_err(|e: lettre::address::AddressError| refused(&e))?;
-    // As it stands: an encoding would break the link over two lines, which not every reader mends. It is
-    // ASCII, and far from the 998 characters that a line may have.
-    let lines = text.body.replace('\n', "\r\n").into_bytes();
-    let body = Body::dangerous_pre_encoded(lines, ContentTransferEncoding::SevenBit);
+    let lines = text.body.replace('\n', "\r\n");
+    let body = if lines.is_ascii() {
+        // As it stands: an encoding would break the link over two lines, which not every reader mends. It is
+        // far from the 998 characters that a line may have.
+        Body::dangerous_pre_encoded(lines.into_bytes(), ContentTransferEncoding::SevenBit)
+    } else {
+        // The names of films and cinemas.
+        Body::new_with_encoding(lines, ContentTransferEncoding::QuotedPrintable)
+            .map_err(|_| Unsent::Refused("its text cannot be encoded".into()))?
+    };
     let part = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(body);
     Message::builder()
         .message_id(Some(format!("<{}@{}>", id.simple(), from.email.domain())))

@@ -1,14 +1,13 @@
-//! Text messages: short notices of what was bought or called off, for those who gave a number and want them.
+//! Text messages: short notices of what happened to orders (`notices`), for those who gave a number, proved it and want
+//! them; and the codes that prove a number ([`codes`]).
 //!
-//! Invariant: one event is one message. It is derived by the regions, waits in the outbox beside the mails, and is handed
-//! over with the event's id as its idempotency key; the number is looked up then, and stands nowhere else. Nothing
-//! in it is secret, or typed by a customer.
+//! Invariant: one event is one message. It waits in the outbox beside the mails, and is handed over with the event's
+//! id as its idempotency key; the number is looked up then, and stands nowhere else.
 
+pub mod codes;
 mod https;
-pub mod notices;
 pub mod provider;
 pub mod sender;
-pub mod texts;
 
 use common::config::{Secret, check};
 use serde::{Deserialize, Serialize};
@@ -25,9 +24,16 @@ pub struct SmsConfig {
     pub api_key: Secret,
     /// Whom messages come from: a number, or a name as the provider allows.
     pub sender: String,
+    /// Authorities (PEM) that vouch for an `https` provider, instead of those that browsers trust.
+    pub ca_file: String,
 }
 
 impl SmsConfig {
+    /// Whether messages are sent.
+    pub fn is_on(&self) -> bool {
+        !(self.folder.is_empty() && self.provider_url.is_empty())
+    }
+
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.folder.is_empty() && !self.provider_url.is_empty() {

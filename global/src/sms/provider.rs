@@ -33,7 +33,7 @@ pub fn of(config: &SmsConfig) -> anyhow::Result<Option<Box<dyn Provider>>> {
     if config.provider_url.is_empty() {
         return Ok(None);
     }
-    let client = https::Client::new(&config.provider_url)?;
+    let client = https::Client::new(&config.provider_url, &config.ca_file)?;
     Ok(Some(Box::new(Http { client, api_key: config.api_key.clone(), sender: config.sender.clone() })))
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
+use super::codes;
 use super::provider::{Message, Provider};
 use crate::accounts::store;
 use crate::app::App;
 use crate::fault::Result;
-use crate::mail::outbox::{self, Channel, Claimed, Outcome};
+use crate::mail::outbox::{self, Channel, Claimed, Kind, Outcome};
 use crate::mail::sender::{age, pause_secs};
 use crate::mail::transport::Unsent;
 use crate::metrics::METRICS;
@@ -31,7 +32,7 @@ pub async fn run(app: App, provider: Box<dyn Provider>, stop: CancellationToken)
             () = tokio::time::sleep(POLL) => {}
         }
         if let Ok(db) = app.db().await
-            && let Ok((count, _)) = outbox::waiting(&db, Channel::Sms).await
+            && let Ok((count, _)) = outbox::waiting(&db, &[Channel::Sms]).await
         {
             METRICS.sms_waiting.set(count);
         }
@@ -66,14 +67,30 @@ async fn drain(app: &App, provider: &dyn Provider, stop: &CancellationToken) -> 
     Ok(())
 }
 
-/// To the number that the account has now, if it still wants messages.
+/// To the number that the account has now, if it still wants messages, or has to prove it.
 async fn attempt(
     app: &App,
     provider: &dyn Provider,
     claimed: &Claimed,
 ) -> Result<std::result::Result<Outcome, Unsent>> {
-    let (Some(user), Some(text)) = (claimed.user, &claimed.text) else { return Ok(Ok(Outcome::Dropped)) };
-    let Some(to) = store::number(&app.db().await?, user).await? else { return Ok(Ok(Outcome::Dropped)) };
-    let message = Message { id: claimed.id, to: &to, text };
+    let Some(user) = claimed.user else { return Ok(Ok(Outcome::Dropped)) };
+    let db = app.db().await?;
+    let (to, text) = match (claimed.kind, &claimed.text) {
+        (Some(Kind::PhoneCode), _) => {
+            let Some(to) = store::unproved_number(&db, user).await? else { return Ok(Ok(Outcome::Dropped)) };
+            // Whoever presses the button ten times gets one message.
+            let Some(code) = codes::make_good(&db, &app.sealing, claimed.id, user, &to).await? else {
+                return Ok(Ok(Outcome::Dropped));
+            };
+            (to, codes::text(&code))
+        }
+        (_, Some(text)) => match store::number(&db, user).await? {
+            Some(to) => (to, text.clone()),
+            None => return Ok(Ok(Outcome::Dropped)),
+        },
+        (_, None) => return Ok(Ok(Outcome::Dropped)),
+    };
+    drop(db);
+    let message = Message { id: claimed.id, to: &to, text: &text };
     Ok(provider.send(message).await.map(|()| Outcome::Sent))
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part; tests may unwrap")]
 
+pub mod mails;
+
 use std::time::{Duration, Instant};
 
 use common::config::{Config as _, Secret};

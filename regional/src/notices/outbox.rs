@@ -5,11 +5,12 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{NEWS, Notice};
+use super::{Hearer, NEWS, Notice};
 
 const PUT: &str = "
-INSERT INTO notice_outbox (id, at, customer, kind, reference, title, starts_at, cinema, seats)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING";
+INSERT INTO notice_outbox (id, at, customer, contact, kind, reservation, reference, title, starts_at, was_starts_at,
+                           cinema, seats)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING";
 
 /// Writes what is news still in the caller's transaction.
 pub async fn put(client: &impl GenericClient, notices: &[Notice]) -> Result<(), tokio_postgres::Error> {
@@ -20,14 +21,22 @@ pub async fn put(client: &impl GenericClient, notices: &[Notice]) -> Result<(), 
     }
     let statement = client.prepare_cached(PUT).await?;
     let rows = news.into_iter().map(async |notice| {
-        let params: [&(dyn ToSql + Sync); 9] = [
+        let (customer, contact) = match &notice.hearer {
+            Hearer::Customer(customer) => (Some(customer.0), None),
+            Hearer::Guest(contact) => (None, Some(contact.to_string())),
+        };
+        let reservation = notice.reservation.to_string();
+        let params: [&(dyn ToSql + Sync); 12] = [
             &notice.id,
             &notice.at,
-            &notice.customer.0,
+            &customer,
+            &contact,
             &notice.kind,
+            &reservation,
             &notice.reference,
             &notice.title,
             &notice.starts_at,
+            &notice.was_starts_at,
             &notice.cinema,
             &notice.seats,
         ];
@@ -43,8 +52,8 @@ pub(super) async fn waiting(
     most: i64,
 ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
     let select =
-        "SELECT id, at, customer, kind, reference, title, starts_at, cinema, seats FROM notice_outbox
-                   ORDER BY at LIMIT $1";
+        "SELECT id, at, customer, contact, kind, reservation, reference, title, starts_at, was_starts_at, cinema, seats
+           FROM notice_outbox ORDER BY at LIMIT $1";
     client.query(&client.prepare_cached(select).await?, &[&most]).await
 }
 

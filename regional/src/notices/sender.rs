@@ -46,22 +46,47 @@ async fn drain(app: &App, stop: &CancellationToken) -> anyhow::Result<()> {
             return Ok(());
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.get("id")).collect();
-        let notice = |row: &tokio_postgres::Row| Notice {
-            id: row.get::<_, Uuid>("id").to_string(),
-            at_micros: row.get::<_, Timestamp>("at").as_microsecond(),
-            user_id: UserId(row.get("customer")).to_string(),
-            kind: row.get("kind"),
-            reference: row.get("reference"),
-            title: row.get("title"),
-            starts_at_local: row.get("starts_at"),
-            cinema: row.get("cinema"),
-            seats: row.get("seats"),
-        };
-        let request =
-            TellRequest { teller: app.region().to_string(), notices: rows.iter().map(notice).collect() };
+        let mut notices = Vec::with_capacity(rows.len());
+        for row in &rows {
+            notices.extend(read(app, row)?);
+        }
+        let request = TellRequest { teller: app.region().to_string(), notices };
         let mut client = NoticesClient::new(app.global_channel());
         tokio::time::timeout(ANSWERED_WITHIN, client.tell(request)).await??;
         outbox::forget(&app.pool.get().await?, &ids).await?;
     }
     Ok(())
+}
+
+/// None: whose it is cannot be told any more, the address being forgotten.
+///
+/// # Errors
+/// Where the keys that open addresses are yet to be heard.
+fn read(app: &App, row: &tokio_postgres::Row) -> anyhow::Result<Option<Notice>> {
+    let customer: Option<Uuid> = row.get("customer");
+    let reservation: &str = row.get("reservation");
+    let address = match row.get::<_, Option<&str>>("contact") {
+        None => String::new(),
+        Some(contact) => {
+            anyhow::ensure!(app.contacts.can_open(), "no key of a month was heard yet");
+            match app.contacts.guests(contact, reservation) {
+                Some(address) => address,
+                None => return Ok(None),
+            }
+        }
+    };
+    Ok(Some(Notice {
+        id: row.get::<_, Uuid>("id").to_string(),
+        at_micros: row.get::<_, Timestamp>("at").as_microsecond(),
+        user_id: customer.map(|customer| UserId(customer).to_string()).unwrap_or_default(),
+        kind: row.get("kind"),
+        reference: row.get("reference"),
+        title: row.get("title"),
+        starts_at_local: row.get("starts_at"),
+        cinema: row.get("cinema"),
+        seats: row.get("seats"),
+        reservation_id: reservation.to_owned(),
+        was_starts_at_local: row.get::<_, Option<String>>("was_starts_at").unwrap_or_default(),
+        address,
+    }))
 }
