@@ -83,19 +83,21 @@ fn told(show: &Show, group: &Group, event: &Event) -> Option<Told> {
             ("show.unblock", id, Some(json!({ "status": "blocked" })), Some(after))
         }
         // Why is for the customer, in words that may name one; it stays in the journal.
-        Event::RefundStarted { refund, payment, amount, release, .. } => {
+        Event::RefundStarted { refund, payment, amount, release, was, .. } => {
+            let before = was.map(|was| json!({ "refunded": show.plan.money(was) }));
             let after =
                 json!({ "refund_id": refund, "amount": show.plan.money(*amount), "frees_seats": release });
-            ("payment.refund", payment.to_string(), None, Some(after))
+            ("payment.refund", payment.to_string(), before, Some(after))
         }
-        Event::Canceled(Cancellation { reservation, seats, refund })
+        Event::Canceled(Cancellation { reservation, seats, refund, was })
             if !is_own(show, group, *reservation) =>
         {
             let refund = refund.as_ref().map(|back| {
                 json!({ "refund_id": back.refund, "payment_id": back.payment, "amount": show.plan.money(back.amount) })
             });
+            let before = was.as_ref().map(|was| json!({ "status": was.status, "seats": names(&was.seats) }));
             let after = json!({ "seats_given_up": names(seats), "refund": refund });
-            ("reservation.cancel", reservation.to_string(), None, Some(after))
+            ("reservation.cancel", reservation.to_string(), before, Some(after))
         }
         Event::Reserved { reservation, seats, waived, .. }
         | Event::SeatsChanged { reservation, seats, waived }

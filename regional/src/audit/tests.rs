@@ -209,7 +209,7 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
     let later = stage.show.starts_at + jiff::SignedDuration::from_hours(1);
     let was = stage.show.starts_at;
     let waived = common::ReservationId::new(id, stage.now, 1);
-    let refund = common::RefundId::new(id, stage.now, 2);
+    let [refund, second_refund] = [2, 3].map(|chance| common::RefundId::new(id, stage.now, chance));
     let reserve = Reserve {
         id: waived,
         reference: "REF".into(),
@@ -268,14 +268,21 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
             }),
             "payment.refund",
             payment.to_string(),
-            Value::Null,
+            json!({"refunded": {"amount": 0, "currency": "EUR"}}),
             json!({"refund_id": refund, "amount": {"amount": 500, "currency": "EUR"}, "frees_seats": false}),
+        ),
+        (
+            Command::Refund(NewRefund { id: second_refund, payment, amount: Some(1), reason: "more".into() }),
+            "payment.refund",
+            payment.to_string(),
+            json!({"refunded": {"amount": 500, "currency": "EUR"}}),
+            json!({"refund_id": second_refund, "amount": {"amount": 1, "currency": "EUR"}, "frees_seats": false}),
         ),
         (
             Command::Cancel(Cancel { reservation: lapses, seats: None, by_staff: true, refund }),
             "reservation.cancel",
             lapses.to_string(),
-            Value::Null,
+            json!({"status": "reserved", "seats": ["B2"]}),
             json!({"seats_given_up": ["B2"], "refund": null}),
         ),
         (
@@ -319,6 +326,34 @@ fn what_staff_do_to_a_show_is_told_and_what_customers_do_is_not() {
     assert_eq!((waived_lines[0].action, &waived_lines[0].target), ("reservation.waive", &waived.to_string()));
     assert_eq!(waived_lines[0].after.as_ref().unwrap()["waived"], json!(["seat-limit"]));
     assert!(!format!("{waived_lines:?}").contains("example.org"));
+}
+
+#[test]
+fn what_staff_cancel_is_told_as_it_was_also_where_it_went_on_changing() {
+    let (staff, customer) = (UserId::new(), UserId::new());
+    let mut stage = Stage::new();
+    let (paid, payment) = stage.buy(customer, &["A3", "A4"]);
+    let id = stage.show.plan.facts.show;
+    for (seat, chance) in [("A4", 1), ("A3", 2)] {
+        let refund = common::RefundId::new(id, stage.now, chance);
+        let seats = Some(vec![seat.to_owned()]);
+        let decision = stage.ask(by_staff(
+            staff,
+            Command::Cancel(Cancel { reservation: paid, seats, by_staff: true, refund }),
+        ));
+        assert!(matches!(decision, Decision::Do(_)), "{decision:?}");
+    }
+    // Of all that came later the state knows when the lines are made.
+    let entries = (1..).zip(&stage.journal);
+    let audited = entries.flat_map(|(seq, groups)| worth_telling(seq, groups, false).collect::<Vec<_>>());
+    let lines: Vec<Line> = audited.flat_map(|audited| lines(&stage.show, &audited)).collect();
+    let before: Vec<Value> = lines.iter().map(|line| json!(line.before)).collect();
+    assert_eq!(
+        before,
+        [json!({"status": "paid", "seats": ["A3", "A4"]}), json!({"status": "paid", "seats": ["A3"]})]
+    );
+    let refund = &lines[0].after.as_ref().unwrap()["refund"];
+    assert_eq!(refund["payment_id"], json!(payment));
 }
 
 #[tokio::test(flavor = "multi_thread")]

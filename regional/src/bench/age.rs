@@ -56,7 +56,12 @@ pub async fn long_show(url: &str, entries: u64) -> anyhow::Result<ShowId> {
         let events = match last.take() {
             _ if seq == 1 => vec![created.clone()],
             Some(reservation) => {
-                vec![Event::Canceled(Cancellation { reservation, seats: vec![0, 1], refund: None })]
+                vec![Event::Canceled(Cancellation {
+                    reservation,
+                    seats: vec![0, 1],
+                    refund: None,
+                    was: None,
+                })]
             }
             None => {
                 let reservation = ReservationId::new(show, now, rand::random());

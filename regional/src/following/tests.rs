@@ -132,6 +132,35 @@ async fn a_region_starts_from_what_it_last_heard() {
     }
 }
 
+#[tokio::test]
+async fn a_policy_that_does_not_parse_is_refused_whole_and_the_last_one_holds() {
+    let (database, global) = (Database::start().await, FakeGlobal::start().await);
+    let (key, user, session) = (SigningKey::generate(), UserId::new(), SessionId::new());
+    global.publish(0, policy(4, "write"));
+    global.publish(0, keys(&key));
+    global.publish(1, session_ended(SessionId::new()));
+    let authority = Authority::new("marquee");
+    let (_health, stop) = follow_eu(&database, &authority, &global);
+    reached(&database, 1).await;
+    // Half of it would parse, and would give more than there was.
+    let Kind::Policy(mut bad) = policy(5, "refund") else { unreachable!() };
+    bad.rules.push(WireRule { role: "employee".into(), region: " ".into(), ..bad.rules[0].clone() });
+    global.publish(2, Kind::Policy(bad));
+    global.publish(3, session_ended(session));
+    reached(&database, 3).await;
+    stop.cancel();
+
+    let again = Authority::new("marquee");
+    load_last(&database.pool, &again).await.unwrap();
+    for authority in [&authority, &again] {
+        let token = |session| key.sign("at+jwt", &claims(user, session, 1));
+        let actor = authority.authenticate(&token(SessionId::new())).unwrap();
+        assert!(authority.may(&actor, Some(&region("eu")), "show", "write"), "the last one holds");
+        assert!(!authority.may(&actor, Some(&region("eu")), "show", "refund"), "nothing of the other does");
+        assert!(authority.authenticate(&token(session)).is_err(), "what came behind it is known");
+    }
+}
+
 fn month_keys(months: &[(u32, u8)]) -> Kind {
     let keys =
         months.iter().map(|(month, byte)| feed::MonthKey { month: *month, key: vec![*byte; 32].into() });

@@ -185,7 +185,7 @@ impl Show {
                 self.start_refund(*refund, *payment, amount, "the seats were no longer held", group.at)
             }
             Event::Canceled(cancellation) => self.canceled(cancellation, group.at),
-            Event::RefundStarted { refund, payment, amount, reason, release } => {
+            Event::RefundStarted { refund, payment, amount, reason, release, .. } => {
                 self.start_refund(*refund, *payment, *amount, reason, group.at)?;
                 let payment = self.payment(*payment)?;
                 // Money that paid for nothing gives no seats up when it goes back.

@@ -11,7 +11,7 @@ use super::command::{
     StartPayment, Wish,
 };
 use super::contact::{Contact, ContactDigest};
-use super::event::{Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
+use super::event::{Before, Cancellation, Event, GivenBack, Origin, Rule, SeatLine};
 use super::manage;
 use super::moment::Moment;
 use super::money::{paid_by, quote};
@@ -503,7 +503,11 @@ fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {
     let kept: Vec<u32> = kept.map(|line| line.seat).collect();
     no_companion_alone(show, &kept)?;
     let seats = lines.iter().map(|line| line.seat).collect();
-    Ok(vec![Event::Canceled(Cancellation { reservation: reservation.id, seats, refund })])
+    let was = command.by_staff.then(|| Before {
+        status: reservation.status,
+        seats: reservation.seats.iter().map(|line| line.seat).collect(),
+    });
+    Ok(vec![Event::Canceled(Cancellation { reservation: reservation.id, seats, refund, was })])
 }
 
 /// The lines of a reservation that are meant: all, or those named.
@@ -549,6 +553,7 @@ fn refund(show: &Show, command: &NewRefund, now: Timestamp) -> Decided {
         amount,
         reason: command.reason.clone(),
         release,
+        was: Some(payment.refunded),
     }])
 }
 

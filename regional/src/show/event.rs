@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contact::Contact;
 use super::payment::Method;
+use super::state::ReservationStatus;
 use crate::halls::layout::SeatType;
 
 /// The format that this program writes. A reader refuses a higher one.
@@ -159,6 +160,9 @@ written_and_read! {
             amount: i64,
             reason: String,
             release: bool,
+            /// What of the payment had gone back before.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            was: Option<i64>,
         },
         /// Seats that lapsed before their payment came are held again, since all are free.
         Retaken {
@@ -321,6 +325,16 @@ pub struct Cancellation {
     /// What goes back, where it was paid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refund: Option<GivenBack>,
+    /// Where staff did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Before>,
+}
+
+/// A reservation as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    pub status: ReservationStatus,
+    pub seats: Vec<u32>,
 }
 
 /// A refund that a cancellation starts.

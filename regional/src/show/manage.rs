@@ -94,7 +94,7 @@ pub(super) fn cancel_rest(show: &Show, limit: usize, chance: u32, now: Timestamp
                 .filter(|payment| payment.remainder() > 0)
                 .map(|payment| GivenBack { refund: id, payment: payment.id, amount: payment.remainder() });
             let seats = reservation.seats.iter().map(|line| line.seat).collect();
-            Event::Canceled(Cancellation { reservation: reservation.id, seats, refund })
+            Event::Canceled(Cancellation { reservation: reservation.id, seats, refund, was: None })
         })
         .collect())
 }

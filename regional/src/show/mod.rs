@@ -34,8 +34,8 @@ pub use command::{
 pub use contact::{Contact, ContactDigest};
 pub use decide::{chosen, decide, due};
 pub use event::{
-    Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, Origin, PlanRow, PlanSeat, PriceLine,
-    RefundTier, Rule, SeatLine, decode, encode,
+    Before, Cancellation, Created, Event, FORMAT, GivenBack, Group, Key, Origin, PlanRow, PlanSeat,
+    PriceLine, RefundTier, Rule, SeatLine, decode, encode,
 };
 pub use moment::Moment;
 pub use money::{Quote, quote};

@@ -208,6 +208,7 @@ const LIES: &[(&str, Rule, Tamper)] = &[
                 amount: back.amount,
                 reason: "x".into(),
                 release: false,
+                was: None,
             };
         });
     }),
