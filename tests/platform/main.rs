@@ -4,7 +4,8 @@
 //!
 //! `E2E_JOURNEYS=tokens,roles` walks only these; `E2E_SEED=n` repeats a run's choices;
 //! `E2E_KEEP=dir` keeps the data there and goes on with what an earlier run left;
-//! `UPDATE_SNAPSHOTS=1` rewrites the snapshots. (`MARQUEE_…` is the configuration of services.)
+//! `UPDATE_SNAPSHOTS=1` rewrites the snapshots; `E2E_PROGRAM=file` is run instead of the program that was built with
+//! the tests. (`MARQUEE_…` is the configuration of services.)
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod audit;
@@ -20,6 +21,7 @@ mod expiry;
 mod journals;
 mod logs;
 mod operations;
+mod orders;
 mod payments;
 mod purchase;
 mod readme;
@@ -63,6 +65,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "contention" => contention::walk,
     "tokens" => tokens::walk,
     "audit" => audit::walk,
+    "orders" => orders::walk,
     "routes" => routes::walk,
     "contract" => contract::walk,
     "bad-input" => bad_input::walk,
@@ -83,9 +86,14 @@ fn options(regions: &[&str], data: &Path, demo: bool, hold_secs: Option<u64>) ->
         demo,
         hold_secs,
         data: data.to_owned(),
-        program: env!("CARGO_BIN_EXE_marquee").into(),
+        program: program(),
         ..Options::default()
     }
+}
+
+/// What is tested: the program as it was built with the tests, or another, such as a release build to be measured.
+fn program() -> PathBuf {
+    std::env::var_os("E2E_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_marquee").into()).into()
 }
 
 fn seed() -> u64 {

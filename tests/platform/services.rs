@@ -30,6 +30,7 @@ pub async fn walk(world: Arc<World>) {
     bad_tokens(world, &show.id, &customer, &ticket).await;
     spread(world, &show.id).await;
     mail(world).await;
+    leaked_keys(world, &show.id).await;
     selling_beside_sign_ins(world).await;
     without_global(world).await;
 }
@@ -225,6 +226,31 @@ async fn mail(world: &World) {
     let body = json!({"token": token.trim()});
     assert_eq!(world.gateway("ap").post("/v1/auth/email/verify", body).await.code(), 204);
     assert_eq!(person.client.get("/v1/me").await.ok(200)["email_verified"], true);
+}
+
+async fn leaked_keys(world: &World, show: &str) {
+    step("the signing keys are known to others: the operator drops them all by the command");
+    let person = world.customer("us").await;
+    let folder = std::fs::canonicalize(world.data.join("mail")).unwrap();
+    let config = folder.parent().unwrap().join("config.toml");
+    let mut command = std::process::Command::new(crate::program());
+    command.args(["global", "rotate-keys", "--drop-others", "--config"]).arg(config);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut seen = Vec::new();
+    void_everywhere(world, "a dropped key", person.client.token(), show, &mut seen).await;
+    tell("a dropped key's token: void", seen);
+    let renewed = world.sign_in("us", &person.username, &person.password).await;
+    let kid = part(renewed.token(), 0)["kid"].clone();
+    assert_ne!(kid, part(person.client.token(), 0)["kid"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(kid.as_str().unwrap()));
+    for (service, client) in world.services() {
+        let call = asking(&service, &client.bearing(renewed.token()), show);
+        until(&format!("the new key at {service}"), SPREAD, async || {
+            (call.attempt().await.ok()?.code() != 401).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Patience with a region that comes back.

@@ -73,6 +73,7 @@ issuer = {{ .Values.issuer | toJson }}
 global_grpc_url = {{ .Values.globalGrpcUrl | toJson }}
 registry_urls = {{ include "marquee.registryUrls" . }}
 hold_secs = {{ int .Values.regional.holdSecs }}
+notices = {{ .Values.regional.notices }}
 
 {{ include "marquee.config.peerTls" . }}
 
