@@ -253,6 +253,14 @@ async fn leaked_keys(world: &World, show: &str) {
     }
 }
 
+/// Whether a region's Postgres has it that the token's session has ended. It acts upon it a moment before.
+async fn noted(world: &World, region: &str, token: &str) -> bool {
+    let session: common::SessionId = part(token, 1)["sid"].as_str().unwrap().parse().unwrap();
+    let db = migrations::pool(&world.run().postgres[region], 1).unwrap().get().await.unwrap();
+    let select = "SELECT 1 FROM feed_revocations WHERE kind = 'session' AND subject = $1";
+    db.query_opt(select, &[&session.0]).await.unwrap().is_some()
+}
+
 /// Patience with a region that comes back.
 async fn soon(what: &str, call: Call, expected: u16) -> Value {
     until(what, Duration::from_secs(30), async || {
@@ -271,6 +279,10 @@ async fn without_global(world: &World) {
     assert_eq!(gone.client.post("/v1/auth/logout", json!({})).await.code(), 204);
     let regional = &world.services()["regional-eu"];
     void_everywhere(world, "a logout", gone.client.token(), &show.id, &mut Vec::new()).await;
+    until("eu's own note of it", SPREAD, async || {
+        noted(world, "eu", gone.client.token()).await.then_some(())
+    })
+    .await;
 
     step("kill -9 of global and its Postgres, then of everything in eu; eu starts again");
     kill(world, "global", None).await;
