@@ -278,35 +278,6 @@ async fn a_corrupt_journal_is_named_and_never_guessed() {
     assert!(matches!(&error, HostError::Broken(why) if why.contains("corrupt at 2")), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn read_models_are_the_fold_of_the_journal_and_can_be_rebuilt() {
-    let (_server, url) = database(false).await;
-    let app = process(&url, 1).await;
-    let stop = CancellationToken::new();
-    tokio::spawn(crate::projector(&app).run(stop.clone()));
-    let id = show(&app).await;
-    for seat in &SEATS {
-        app.hosts.ask(id, wish(id, seat, None)).await.unwrap();
-    }
-    let rows = async |app: &App| -> Vec<(Vec<u8>, String, String)> {
-        app.projector.caught_up().await;
-        let client = app.pool.get().await.unwrap();
-        let select = "SELECT own, status, rest FROM reservations WHERE show_id = $1 ORDER BY own";
-        let rows = client.query(select, &[&id.0]).await.unwrap();
-        rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect()
-    };
-    let before = rows(&app).await;
-    assert_eq!(before.len(), 8);
-    let client = app.pool.get().await.unwrap();
-    client
-        .batch_execute("TRUNCATE reservations, payments, refunds, tickets, shows, projected")
-        .await
-        .unwrap();
-    app.projector.nudge(id);
-    assert_eq!(rows(&app).await, before);
-    stop.cancel();
-}
-
 /// Three entries of one show under way at once, held up in Postgres by a lock on its head until `end`; what
 /// each asker heard, and the numbers of the show's entries.
 async fn three_under_way(

@@ -10,6 +10,8 @@
 
 mod queue;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::{HashMap, HashSet};
@@ -207,7 +209,7 @@ impl Projector {
         match self.fold_journal(show, before).await {
             Ok(Some((state, touched, audited))) => {
                 let touched = (before > 0).then_some(&touched);
-                chunk.rows.add(&state, before, touched);
+                chunk.rows.add(&state, before, touched, true);
                 chunk.rows.tell(&state, &audited);
                 chunk.taken.push((show, pending));
             }
@@ -328,7 +330,8 @@ impl Chunk {
         }
         let untold = (span.is_none() && state.seq > before).then_some(state.seq);
         let touched = span.filter(|_| before > 0).map(|span| &span.touched);
-        self.rows.add(state, before, touched);
+        let exact = span.is_some_and(|span| span.after == before);
+        self.rows.add(state, before, touched, exact);
         self.taken.push((state.plan.facts.show, pending));
         untold
     }

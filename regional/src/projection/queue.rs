@@ -4,7 +4,7 @@
 //! Invariant: what stands here of a show and its committed state move together, under the state's lock: who
 //! takes the one while reading the other sees exactly the entries that are folded in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -55,8 +55,9 @@ pub(super) struct Span {
 pub(super) struct Touched {
     /// The show's own facts: its times, its status.
     pub facts: bool,
-    pub reservations: BTreeSet<ReservationId>,
-    pub payments: BTreeSet<PaymentId>,
+    /// Each with whether it began in these entries, so that before them there was no row of it.
+    pub reservations: BTreeMap<ReservationId, bool>,
+    pub payments: BTreeMap<PaymentId, bool>,
     pub refunds: BTreeSet<RefundId>,
     pub tickets: BTreeSet<TicketId>,
 }
@@ -198,8 +199,8 @@ impl Touched {
 
     fn extend(&mut self, other: Self) {
         self.facts |= other.facts;
-        self.reservations.extend(other.reservations);
-        self.payments.extend(other.payments);
+        other.reservations.into_iter().for_each(|(id, began)| mark(&mut self.reservations, id, began));
+        other.payments.into_iter().for_each(|(id, began)| mark(&mut self.payments, id, began));
         self.refunds.extend(other.refunds);
         self.tickets.extend(other.tickets);
     }
@@ -215,27 +216,23 @@ impl Touched {
             | Event::Rescheduled { .. }
             | Event::OnSaleChanged { .. }
             | Event::ShowCanceled { .. } => self.facts = true,
-            Event::Reserved { reservation, .. }
-            | Event::SeatsChanged { reservation, .. }
+            Event::Reserved { reservation, .. } => mark(&mut self.reservations, *reservation, true),
+            Event::SeatsChanged { reservation, .. }
             | Event::Lapsed { reservation }
             | Event::Extended { reservation, .. }
-            | Event::Retaken { reservation } => {
-                self.reservations.insert(*reservation);
-            }
-            Event::PaymentStarted { payment, .. }
-            | Event::PaymentPending { payment }
+            | Event::Retaken { reservation } => mark(&mut self.reservations, *reservation, false),
+            Event::PaymentStarted { payment, .. } => mark(&mut self.payments, *payment, true),
+            Event::PaymentPending { payment }
             | Event::PaymentCompleted { payment, .. }
-            | Event::PaymentFailed { payment, .. } => {
-                self.payments.insert(*payment);
-            }
+            | Event::PaymentFailed { payment, .. } => mark(&mut self.payments, *payment, false),
             Event::PaymentUnclaimed { payment, refund } | Event::RefundStarted { refund, payment, .. } => {
-                self.payments.insert(*payment);
+                mark(&mut self.payments, *payment, false);
                 self.refunds.insert(*refund);
             }
             Event::Canceled(cancellation) => {
-                self.reservations.insert(cancellation.reservation);
+                mark(&mut self.reservations, cancellation.reservation, false);
                 if let Some(back) = &cancellation.refund {
-                    self.payments.insert(back.payment);
+                    mark(&mut self.payments, back.payment, false);
                     self.refunds.insert(back.refund);
                 }
             }
@@ -247,4 +244,9 @@ impl Touched {
             }
         }
     }
+}
+
+/// Notes that a thing was touched; one that began stays new, whatever happens to it afterwards.
+fn mark<K: Ord>(touched: &mut BTreeMap<K, bool>, id: K, began: bool) {
+    *touched.entry(id).or_default() |= began;
 }

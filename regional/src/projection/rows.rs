@@ -58,6 +58,8 @@ pub(super) struct ShowRow {
 
 pub(super) struct ReservationRow {
     pub id: ReservationId,
+    /// No row of it, nor of its tickets, is there yet.
+    pub is_new: bool,
     pub customer: Option<UserId>,
     /// Sealed.
     pub contact: Option<String>,
@@ -70,6 +72,7 @@ pub(super) struct ReservationRow {
 
 pub(super) struct PaymentRow {
     pub id: PaymentId,
+    pub is_new: bool,
     pub reservation: ReservationId,
     pub customer: Option<UserId>,
     pub method: Method,
@@ -91,6 +94,7 @@ pub(super) struct RefundRow {
 
 pub(super) struct TicketRow {
     pub id: TicketId,
+    pub is_new: bool,
     pub reservation: ReservationId,
     pub seat: String,
     pub status: TicketStatus,
@@ -114,8 +118,9 @@ impl Rows {
         }
     }
 
-    /// Adds what `touched` names, as the state has it, or all of the show.
-    pub fn add(&mut self, show: &Show, before: u64, touched: Option<&Touched>) {
+    /// Adds what `touched` names, as the state has it, or all of the show. `exact`: it tells of the entries after
+    /// `before`, and of no others.
+    pub fn add(&mut self, show: &Show, before: u64, touched: Option<&Touched>, exact: bool) {
         let id = show.plan.facts.show;
         let counts = show.counts().map(|count| i32::try_from(count).expect("a hall's seats"));
         let attend_at = attend_at(show);
@@ -123,8 +128,8 @@ impl Rows {
         let Some(touched) = touched else {
             self.whole.push(id);
             self.shows.push(show_row(show));
-            show.reservations.values().for_each(|held| self.reservation(show, held));
-            self.payments.extend(show.payments.values().map(|payment| payment_row(show, payment)));
+            show.reservations.values().for_each(|held| self.reservation(show, held, true));
+            self.payments.extend(show.payments.values().map(|payment| payment_row(show, payment, true)));
             self.refunds.extend(show.refunds.values().map(|refund| refund_row(show, refund)));
             return;
         };
@@ -135,7 +140,7 @@ impl Rows {
             touched.refunds.iter().filter_map(|id| show.refunds.get(id)).collect();
         let paid: BTreeSet<PaymentId> = touched
             .payments
-            .iter()
+            .keys()
             .copied()
             .chain(refunds.iter().map(|refund| show.payment_of(refund).id))
             .collect();
@@ -144,16 +149,22 @@ impl Rows {
             .iter()
             .map(|payment| show.reservation_of(payment).id)
             .chain(touched.tickets.iter().filter_map(|ticket| show.ticket(*ticket).map(|(r, _)| r.id)))
-            .chain(touched.reservations.iter().copied())
+            .chain(touched.reservations.keys().copied())
             .collect();
-        owners.iter().filter_map(|id| show.reservations.get(id)).for_each(|r| self.reservation(show, r));
-        self.payments.extend(payments.into_iter().map(|payment| payment_row(show, payment)));
+        for held in owners.iter().filter_map(|id| show.reservations.get(id)) {
+            self.reservation(show, held, exact && touched.reservations.get(&held.id) == Some(&true));
+        }
+        self.payments.extend(payments.into_iter().map(|payment| {
+            let is_new = exact && touched.payments.get(&payment.id) == Some(&true);
+            payment_row(show, payment, is_new)
+        }));
         self.refunds.extend(refunds.into_iter().map(|refund| refund_row(show, refund)));
     }
 
-    fn reservation(&mut self, show: &Show, held: WithId<'_, Reservation>) {
+    fn reservation(&mut self, show: &Show, held: WithId<'_, Reservation>, is_new: bool) {
         self.reservations.push(ReservationRow {
             id: held.id,
+            is_new,
             customer: held.customer,
             contact: held.contact.as_ref().map(ToString::to_string),
             reference: held.reference.to_string(),
@@ -164,6 +175,7 @@ impl Rows {
         });
         self.tickets.extend(held.tickets().map(|ticket| TicketRow {
             id: ticket.id,
+            is_new,
             reservation: held.id,
             seat: show.plan.place(ticket.seat).name.to_owned(),
             status: ticket.status,
@@ -211,10 +223,11 @@ fn show_row(show: &Show) -> ShowRow {
     ShowRow { view, ends_at, currency: facts.currency.to_string(), json }
 }
 
-fn payment_row(show: &Show, payment: WithId<'_, Payment>) -> PaymentRow {
+fn payment_row(show: &Show, payment: WithId<'_, Payment>, is_new: bool) -> PaymentRow {
     let reservation = show.reservation_of(&payment);
     PaymentRow {
         id: payment.id,
+        is_new,
         reservation: reservation.id,
         customer: reservation.customer,
         method: payment.method,

@@ -66,13 +66,14 @@ impl Rows {
     }
 
     fn tables(&self) -> [Table; 4] {
+        // Of these nothing is there any more.
         let whole: HashSet<ShowId> = self.whole.iter().copied().collect();
         let mut reservations = Table::new(
             "reservations",
             "show_id, own, customer, contact, reference, status, created_at, expires_at, rest",
         );
         for row in &self.reservations {
-            reservations.row(row.id.show(), row.id.own(), &whole);
+            reservations.row(row.id.show(), row.id.own(), row.is_new);
             reservations.optional(row.customer.as_ref().map(|customer| &customer.0.as_bytes()[..]));
             reservations.optional(row.contact.as_ref().map(String::as_bytes));
             reservations.bytes(row.reference.as_bytes());
@@ -86,7 +87,7 @@ impl Rows {
             "show_id, own, reservation, customer, method, status, amount, refunded, reason, created_at, settled_at",
         );
         for row in &self.payments {
-            payments.row(row.id.show(), row.id.own(), &whole);
+            payments.row(row.id.show(), row.id.own(), row.is_new);
             payments.bytes(&row.reservation.own());
             payments.optional(row.customer.as_ref().map(|customer| &customer.0.as_bytes()[..]));
             payments.name(row.method);
@@ -102,7 +103,7 @@ impl Rows {
         }
         let mut refunds = Table::new("refunds", "show_id, own, payment, status, amount, created_at");
         for row in &self.refunds {
-            refunds.row(row.id.show(), row.id.own(), &whole);
+            refunds.row(row.id.show(), row.id.own(), whole.contains(&row.id.show()));
             refunds.bytes(&row.payment.own());
             refunds.name(row.status);
             refunds.bytes(&row.amount.to_be_bytes());
@@ -110,7 +111,7 @@ impl Rows {
         }
         let mut tickets = Table::new("tickets", "show_id, own, reservation, seat, status");
         for row in &self.tickets {
-            tickets.row(row.id.show(), row.id.own(), &whole);
+            tickets.row(row.id.show(), row.id.own(), row.is_new);
             tickets.bytes(&row.reservation.own());
             tickets.bytes(row.seat.as_bytes());
             tickets.name(row.status);
@@ -194,13 +195,13 @@ impl Table {
         Self { name, columns, fields, rows: BytesMut::new(), old: Default::default() }
     }
 
-    /// Begins a row. Of the shows in `whole` nothing is there any more.
-    fn row(&mut self, show: ShowId, own: [u8; 10], whole: &HashSet<ShowId>) {
+    /// Begins a row; `is_new`: it is not there already.
+    fn row(&mut self, show: ShowId, own: [u8; 10], is_new: bool) {
         if self.rows.is_empty() {
             self.rows.put_slice(b"PGCOPY\n\xff\r\n\0");
             self.rows.put_i64(0);
         }
-        if !whole.contains(&show) {
+        if !is_new {
             self.old.0.push(show.0);
             self.old.1.push(own.to_vec());
         }
