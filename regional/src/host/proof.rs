@@ -5,7 +5,7 @@
 //! given only with such a proof. A "yes" needs none: it is committed, and stays so.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -40,6 +40,13 @@ struct Asked {
 }
 
 impl Proof {
+    /// Of who only follows: there is nobody to ask.
+    pub fn never() -> Arc<Self> {
+        let proof = Self::default();
+        proof.end();
+        Arc::new(proof)
+    }
+
     /// Whether nobody else led when the lease began, which is not over.
     pub fn holds_lease(&self) -> bool {
         self.is_proven(boot_ms().saturating_sub(LEASE_MS))
@@ -121,8 +128,6 @@ impl Proof {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[tokio::test]
@@ -159,5 +164,6 @@ mod tests {
         proof.end();
         assert!(matches!(waits.await.unwrap(), Err(HostError::Stopped)));
         assert!(!proof.holds_lease() && matches!(proof.now().await, Err(HostError::Stopped)));
+        assert!(matches!(Proof::never().now().await, Err(HostError::Stopped)));
     }
 }

@@ -177,6 +177,13 @@ impl Live {
         }
     }
 
+    /// Waits until it is proven that what is shown here is the latest, if that can be.
+    pub async fn prove(&self) {
+        if let Err(why) = self.proof.now().await {
+            tracing::debug!(show = %self.show, %why, "read as it is known here");
+        }
+    }
+
     /// The last entry that changed a seat.
     pub fn seq(&self) -> u64 {
         self.seq.load(Ordering::Acquire)

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::message::Message;
 use super::{HELLO, Inner, Order, PATIENCE, Publisher, Slot};
+use crate::host::Proof;
 use crate::journal::{Ballot, JournalError};
 use crate::live::Live;
 use crate::show::Show;
@@ -67,7 +68,7 @@ impl Copy {
             }
         };
         let metrics = inner.means.metrics.clone();
-        let live = Live::new(leader.epoch, state.seq, &state, Publisher::default(), Arc::default(), metrics);
+        let live = Live::new(leader.epoch, state.seq, &state, Publisher::default(), Proof::never(), metrics);
         let (refresh, asked) = mpsc::channel(16);
         let task = Following { inner: inner.clone(), live: live.clone(), state, heard, asked, away };
         tokio::spawn(task.run());

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commits::{Commits, Watched};
 use crate::asking::mark;
+use crate::host::Proof;
 use crate::journal::{Ballot, Journal, JournalError};
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -120,7 +121,7 @@ impl Inner {
         }
         let state = journal.fold(show, head.committed).await?.ok_or(JournalError::Unknown)?;
         let epoch = journal.entry(show, head.committed).await?.ballot.epoch;
-        let live = Live::new(epoch, state.seq, &state, Publisher::default(), Arc::default(), metrics.clone());
+        let live = Live::new(epoch, state.seq, &state, Publisher::default(), Proof::never(), metrics.clone());
         let (state, used) = (RwLock::new(state), AtomicBool::new(true));
         let copy = Arc::new(Copy { live, state, used });
         metrics.replicas.copies.inc();

@@ -222,7 +222,12 @@ async fn read(
         return Ok(copy.about(copy.read(answer)));
     }
     match app.hosts.get(id).await {
-        Ok(host) => Ok(about(&host, host.read(answer))),
+        Ok(host) => {
+            if freshest && let Err(why) = host.was_current().await {
+                tracing::debug!(show = %id, %why, "read as it is known here");
+            }
+            Ok(about(&host, host.read(answer)))
+        }
         Err(why) => match app.copy_instead(id, freshest, &why).await {
             Some(copy) => Ok(copy.about(copy.read(answer))),
             None => Err(why.into()),
@@ -282,6 +287,7 @@ async fn seats(
     if freshest {
         // Where it is led here, memory is what is committed already.
         app.relay.refresh(id).await;
+        live.prove().await;
     }
     let form = query.format.unwrap_or_default();
     let answer = live.version().answer(&live, form, Coding::accepted(&headers), &conditions).await;
