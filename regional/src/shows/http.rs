@@ -205,7 +205,8 @@ async fn post(
         (status = 200, description = "The show", body = ShowView,
          headers(("ETag" = String, description = "changes with the show"),
                  ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
-                 ("X-As-Of" = Option<String>, description = "where there may be later ones: when the last change that is known here was committed"))),
+                 ("X-As-Of" = String, description = "when the last change that is known here was made"),
+                 ("X-May-Be-Stale" = Option<String>, description = "`true` where there may be later changes"))),
         (status = 304, description = "As before"),
     )
 )]
@@ -262,7 +263,8 @@ struct MapQuery {
          body = SeatMapAnswer<'static>,
          headers(("ETag" = String, description = "changes with any seat"),
                  ("X-Show-Epoch" = u64, description = "rises when the show changes hands"),
-                 ("X-As-Of" = Option<String>, description = "where there may be later ones: when the last change that is known here was committed"))),
+                 ("X-As-Of" = String, description = "when the last change that is known here was made"),
+                 ("X-May-Be-Stale" = Option<String>, description = "`true` where there may be later changes"))),
         (status = 304, description = "As before"),
     )
 )]
