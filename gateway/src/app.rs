@@ -1,31 +1,26 @@
-//! Everything a request may need, in one value; and the public surface, made from the routing table.
+//! Everything a request may need, in one value.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{MethodFilter, any, get};
-use axum::{Router, http};
 use common::authz::Authority;
-use common::http::{Edge, with_edge};
 use tokio_util::sync::CancellationToken;
-use utoipa_swagger_ui::SwaggerUi;
 
 use crate::address::Network;
-use crate::browser::with_browser_rules;
 use crate::config::{Config, Upstream};
 use crate::directory::Directory;
-use crate::limits::{Limiter, limit};
+use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::nearest::{Places, open_places};
 use crate::openapi::{self, Document};
 use crate::ownership::Ownership;
-use crate::proxy::{AnsweredBy, Client, Waiting, proxy};
-use crate::{fanout, pages, regions, routes};
+use crate::proxy::{Client, SharedStreams, Waiting};
+use crate::server::pressure::Pressure;
+use crate::server::workers;
 
 pub type App = Arc<Gateway>;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 
 /// The gateway's dependencies.
 pub struct Gateway {
@@ -40,6 +35,8 @@ pub struct Gateway {
     pub trusted: Vec<Network>,
     pub places: Option<Places>,
     pub waiting: Waiting,
+    pub streams: Arc<SharedStreams>,
+    pub pressure: Arc<Pressure>,
     pub document: Document,
     pub metrics: Metrics,
 }
@@ -48,6 +45,7 @@ impl Gateway {
     pub fn new(config: &Config, ownership: Ownership, metrics: Metrics) -> anyhow::Result<App> {
         let connect_timeout = Duration::from_millis(config.upstream.connect_timeout_ms);
         let trusted: Result<Vec<Network>, _> = config.trusted_proxies.iter().map(|t| t.parse()).collect();
+        let workers = workers::count(config.server.workers);
         Ok(Arc::new(Self {
             upstream: config.upstream.clone(),
             body_idle: Duration::from_millis(config.server.body_idle_timeout_ms),
@@ -55,10 +53,18 @@ impl Gateway {
             ownership,
             client: Client::new(connect_timeout, metrics.clone()),
             authority: Authority::new(&config.issuer),
-            limiter: Limiter::new(config.limits.clone(), config.redis_url.reveal(), metrics.clone())?,
+            limiter: Limiter::new(
+                config.limits.clone(),
+                config.redis_url.reveal(),
+                workers,
+                metrics.clone(),
+            )?,
             trusted: trusted?,
             places: open_places(config)?,
             waiting: Waiting::new(config.upstream.max_waiting, config.upstream.max_waiting_kib),
+            streams: SharedStreams::counting(metrics.watchers.clone(), metrics.watchers_dropped.clone())
+                .into(),
+            pressure: Pressure::new(Duration::from_millis(config.server.max_lag_ms), workers).into(),
             document: Document::default(),
             metrics,
         }))
@@ -75,60 +81,17 @@ impl Gateway {
             tokio::select! {
                 () = until.cancelled() => {}
                 () = openapi::keep_fresh(&app) => {}
-                () = app.limiter.sweep() => {}
+                () = sweep(&app) => {}
             }
         });
     }
 }
 
-/// The public routes with all their layers.
-pub fn public(app: App, edge: Edge, config: &Config) -> anyhow::Result<Router> {
-    // Not as a fallback: layers do not reach fallbacks.
-    let not_lists = MethodFilter::POST
-        .or(MethodFilter::PUT)
-        .or(MethodFilter::PATCH)
-        .or(MethodFilter::DELETE)
-        .or(MethodFilter::OPTIONS);
-    let mut router = Router::new()
-        .route("/v1/regions", get(regions::list))
-        .route("/v1/regions/nearest", get(regions::nearest))
-        .route("/v1/openapi.json", get(openapi::serve))
-        .route("/account/verify", get(pages::account))
-        .route("/account/reset", get(pages::account))
-        .route("/account/tickets", get(pages::tickets))
-        .route("/v1/reservations", get(fanout::reservations).on(not_lists, proxy))
-        .route("/v1/payments", get(fanout::payments).on(not_lists, proxy));
-    for pattern in routes::proxied() {
-        router = router.route(pattern, any(proxy));
+/// Lets go of what nobody has used for long.
+async fn sweep(app: &Gateway) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        app.limiter.sweep();
+        app.directory.sweep();
     }
-    let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/v1/openapi.json"));
-    let router = router
-        .merge(docs)
-        .route_layer(middleware::from_fn_with_state(app.clone(), limit))
-        .route_layer(middleware::from_fn_with_state(app.clone(), log_access))
-        .with_state(app);
-    with_browser_rules(with_edge(router, edge), &config.cors)
-}
-
-/// One line a request; the request's id and trace come from the surrounding span. Errors of our own and
-/// of services (5xx) are logged where they happen and by the edge.
-async fn log_access(
-    axum::extract::State(app): axum::extract::State<App>,
-    pattern: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Response {
-    let method: http::Method = request.method().clone();
-    let started = std::time::Instant::now();
-    let response = next.run(request).await;
-    if !response.status().is_server_error() {
-        let region = match response.extensions().get::<AnsweredBy>() {
-            Some(AnsweredBy(Some(region))) => region.as_str(),
-            Some(AnsweredBy(None)) => "global",
-            None => app.directory.own().name.as_str(),
-        };
-        let (code, millis) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
-        tracing::info!(%method, route = pattern.as_str(), code, millis, region, "request");
-    }
-    response
 }

@@ -1,11 +1,7 @@
 //! What browsers are told: which pages may call us, and what ours may do.
 
-use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{self, Next};
-use axum::response::Response;
 use common::http::{REGION, REQUEST_ID};
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::Cors;
@@ -18,11 +14,10 @@ const POLICY_OF_PAGES: &str = "default-src 'self'; style-src 'self' 'unsafe-inli
 /// JSON needs nothing.
 const POLICY_OF_DATA: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Outermost: preflights are answered here, and every answer carries the headers.
-pub fn with_browser_rules(router: Router, cors: &Cors) -> anyhow::Result<Router> {
-    let router = router.layer(middleware::from_fn(security_headers));
+/// Outermost. None: other origins' pages may not call us.
+pub fn cors(cors: &Cors) -> anyhow::Result<Option<CorsLayer>> {
     if cors.allowed_origins.is_empty() {
-        return Ok(router);
+        return Ok(None);
     }
     let origins: Result<Vec<HeaderValue>, _> = cors.allowed_origins.iter().map(|o| o.parse()).collect();
     let origins = match cors.allowed_origins.as_slice() {
@@ -58,13 +53,11 @@ pub fn with_browser_rules(router: Router, cors: &Cors) -> anyhow::Result<Router>
             REQUEST_ID,
         ])
         .max_age(std::time::Duration::from_secs(MAX_AGE_SECS));
-    Ok(router.layer(layer))
+    Ok(Some(layer))
 }
 
-async fn security_headers(request: Request, next: Next) -> Response {
-    let is_page = !request.uri().path().starts_with("/v1/");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+/// What every answer carries. `is_page`: it may be one of ours.
+pub fn secure(headers: &mut HeaderMap, is_page: bool) {
     let policy = if is_page { POLICY_OF_PAGES } else { POLICY_OF_DATA };
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -76,5 +69,4 @@ async fn security_headers(request: Request, next: Next) -> Response {
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    response
 }

@@ -63,6 +63,10 @@ impl RegionConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
+    /// Threads that serve connections; 0: one a processor.
+    pub workers: usize,
+    /// How late the process may be with its own work before it refuses any.
+    pub max_lag_ms: u64,
     /// Further ones are closed at once.
     pub max_connections: usize,
     /// For a TLS handshake, for a request's head, and between two requests of one connection.
@@ -186,6 +190,8 @@ impl Default for Config {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
+            workers: 0,
+            max_lag_ms: 100,
             max_connections: 50_000,
             header_timeout_ms: 15_000,
             body_idle_timeout_ms: 15_000,
@@ -321,6 +327,7 @@ impl ServerConfig {
             problems.push("`server.max_head_bytes` must be at least 8192".into());
         }
         for (field, is_zero) in [
+            ("max_lag_ms", self.max_lag_ms == 0),
             ("max_connections", self.max_connections == 0),
             ("header_timeout_ms", self.header_timeout_ms == 0),
             ("body_idle_timeout_ms", self.body_idle_timeout_ms == 0),

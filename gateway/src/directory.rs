@@ -5,8 +5,8 @@
 //! that one process leads it. That is for speed: the journal is safe whoever is asked.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,7 +15,8 @@ use axum::body::Body;
 use common::http::REGION;
 use common::{Problem, RegionName, ShowId};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use prometheus::IntCounter;
 use raft::client::RegionState;
 use tokio_util::sync::CancellationToken;
 use tower::retry::budget::TpsBudget;
@@ -23,7 +24,8 @@ use tower::retry::budget::TpsBudget;
 use crate::config::Config;
 use crate::nearest::Point;
 use crate::ownership::Ownership;
-use crate::proxy::{Breaker, Client, Gate, Outgoing};
+use crate::proxy::{Breaker, Client, Gate, Links, Outgoing};
+use crate::server::workers;
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
@@ -35,31 +37,44 @@ const RETRY_SHARE: f32 = 0.2;
 const RETRIES_AT_LEAST_PER_SEC: u32 = 10;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
+/// How much may go to one service at once, and from how many threads.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    requests: usize,
+    workers: usize,
+}
+
 /// A service behind: `global`, a region's address, or one process of a region.
 #[derive(Debug)]
 pub struct Upstream {
     /// None for `global`.
     pub region: Option<RegionName>,
-    scheme: Scheme,
+    pub uri: Uri,
     authority: Authority,
+    pub host: HeaderValue,
+    pub links: Links,
+    /// The counter of its good answers, once there was one.
+    pub answers: OnceLock<IntCounter>,
     pub breaker: Breaker,
     pub gate: Gate,
     pub retries: TpsBudget,
 }
 
 impl Upstream {
-    fn new(region: Option<RegionName>, url: &str, room: usize) -> anyhow::Result<Self> {
+    fn new(region: Option<RegionName>, url: &str, room: Room) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("not a URL: {url}"))?;
-        let parts = uri.into_parts();
-        let scheme = parts.scheme.with_context(|| format!("no scheme: {url}"))?;
-        anyhow::ensure!(scheme == Scheme::HTTP, "only http:// is spoken to services behind: {url}");
-        let authority = parts.authority.with_context(|| format!("no host: {url}"))?;
+        let scheme = uri.scheme().with_context(|| format!("no scheme: {url}"))?;
+        anyhow::ensure!(*scheme == Scheme::HTTP, "only http:// is spoken to services behind: {url}");
+        let authority = uri.authority().with_context(|| format!("no host: {url}"))?.clone();
         Ok(Self {
             region,
-            scheme,
+            host: HeaderValue::from_str(authority.as_str())?,
+            uri,
             authority,
+            links: Links::new(room.workers),
+            answers: OnceLock::new(),
             breaker: Breaker::default(),
-            gate: Gate::new(room),
+            gate: Gate::new(room.requests),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_AT_LEAST_PER_SEC, RETRY_SHARE),
         })
     }
@@ -67,14 +82,6 @@ impl Upstream {
     /// For metrics and logs.
     pub fn label(&self) -> &str {
         self.region.as_ref().map_or("global", RegionName::as_str)
-    }
-
-    pub fn uri(&self, path_and_query: PathAndQuery) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path_and_query);
-        Uri::from_parts(parts).expect("all three parts are there")
     }
 }
 
@@ -136,12 +143,13 @@ pub struct Directory {
     own: usize,
     by_tag: HashMap<[u8; 2], usize>,
     processes: ArcSwap<Processes>,
-    room: usize,
+    room: Room,
 }
 
 impl Directory {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let room = config.upstream.max_in_flight;
+        let room =
+            Room { requests: config.upstream.max_in_flight, workers: workers::count(config.server.workers) };
         let mut regions = Vec::new();
         for region in &config.regions {
             regions.push(Region {
@@ -248,6 +256,16 @@ impl Directory {
         self.processes.store(Arc::new(processes));
     }
 
+    /// Closes connections to services that nobody has used for long.
+    pub fn sweep(&self) {
+        let processes = self.processes.load();
+        let announced = processes.values().flatten().map(|(_, process)| process);
+        let regions = self.regions.iter().map(|region| &region.upstream);
+        for upstream in regions.chain(announced).chain([&self.global]) {
+            upstream.links.sweep();
+        }
+    }
+
     /// Asks every region's service for a head, again and again, until `stop`.
     pub async fn probe(&self, client: &Client, stop: CancellationToken) {
         let probes = self.regions.iter().map(|region| probe_one(region, client));
@@ -329,7 +347,7 @@ mod tests {
             display_name: String::new(),
             gateway_url: String::new(),
             place: None,
-            upstream: Upstream::new(None, "http://a", 1).unwrap().into(),
+            upstream: Upstream::new(None, "http://a", Room { requests: 1, workers: 1 }).unwrap().into(),
             up: AtomicBool::new(false),
             missed: AtomicU64::new(0),
             round_trip_us: AtomicU64::new(0),

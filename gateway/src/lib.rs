@@ -11,6 +11,7 @@ mod browser;
 pub mod config;
 mod directory;
 mod fanout;
+mod front;
 mod identity;
 mod limits;
 pub mod metrics;
@@ -31,8 +32,9 @@ use common::http::Edge;
 use common::ops::Health;
 use tokio_util::sync::CancellationToken;
 
-pub use app::{Gateway, public};
+pub use app::Gateway;
 pub use config::Config;
+pub use front::Public;
 
 use identity::InMemory;
 use metrics::Metrics;
@@ -83,8 +85,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         tracing::info!(listen = config.listen, region = %config.region, "gateway serves");
-        let router = public(app, edge, &config)?;
-        server::serve(listener, router, &config, metrics, stop.clone(), DRAIN).await
+        let public = Public::new(app.clone(), edge, &config)?;
+        server::serve(listener, public, &app, &config, stop.clone(), DRAIN).await
     };
     tokio::select! {
         served = serving => served,

@@ -1,8 +1,8 @@
 //! What the gateway counts, beyond the HTTP metrics that all services have.
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use prometheus::{
-    register_gauge_vec, register_int_counter, register_int_counter_vec, register_int_gauge,
+    register_gauge, register_gauge_vec, register_int_counter, register_int_counter_vec, register_int_gauge,
     register_int_gauge_vec,
 };
 
@@ -19,6 +19,10 @@ pub struct Metrics {
     pub retries: IntCounter,
     /// Streams of seat-map events taken over from another process.
     pub resumed: IntCounter,
+    /// Clients who hear a stream of seat-map events that others hear too, or could.
+    pub watchers: IntGauge,
+    /// Those let go because they did not keep up.
+    pub watchers_dropped: IntCounter,
     /// Requests refused with 429.
     pub limited: IntCounterVec,
     /// Limit decisions that were made in this process because Redis did not answer.
@@ -38,6 +42,12 @@ pub struct Metrics {
     pub malformed: IntCounterVec,
     /// Requests refused because those before them took too long.
     pub shed: IntCounterVec,
+    /// Requests refused because this process is behind with its own work.
+    pub shed_by_lag: IntCounterVec,
+    /// How far behind it is: the least of a moment, of the worker that is furthest.
+    pub lag: Gauge,
+    /// How many lanes are refused for that, in parts.
+    pub lanes_refused: Gauge,
     /// How often a process was left alone after failures.
     pub ejections: IntCounterVec,
     /// Requests that waited for a show to change hands.
@@ -62,6 +72,14 @@ impl Metrics {
             resumed: register_int_counter!(
                 "marquee_gateway_streams_resumed_total",
                 "Streams of seat-map events that were taken over from another process."
+            )?,
+            watchers: register_int_gauge!(
+                "marquee_gateway_watchers",
+                "Clients who hear a shared stream of seat-map events."
+            )?,
+            watchers_dropped: register_int_counter!(
+                "marquee_gateway_watchers_dropped_total",
+                "Clients let go because they did not keep up with a stream."
             )?,
             retries: register_int_counter!(
                 "marquee_gateway_retries_total",
@@ -103,6 +121,19 @@ impl Metrics {
                 "Requests refused because the queue before a process has stood too long, by lane.",
                 &["lane"]
             )?,
+            shed_by_lag: register_int_counter_vec!(
+                "marquee_gateway_shed_by_lag_total",
+                "Requests refused because the gateway is behind with its own work, by lane.",
+                &["lane"]
+            )?,
+            lag: register_gauge!(
+                "marquee_gateway_lag_seconds",
+                "How far the gateway is behind with its own work, the least of the last quarter of a second."
+            )?,
+            lanes_refused: register_gauge!(
+                "marquee_gateway_lanes_refused",
+                "How many lanes are refused because of the gateway's own lag, the last first."
+            )?,
             ejections: register_int_counter_vec!(
                 "marquee_gateway_ejections_total",
                 "How often a process was left alone after failures.",
@@ -120,6 +151,7 @@ impl Metrics {
         };
         for lane in Lane::ALL {
             metrics.shed.with_label_values(&[lane.as_str()]);
+            metrics.shed_by_lag.with_label_values(&[lane.as_str()]);
         }
         // Counters that are there before their first event, so that a rate over them is never absent.
         for class in Class::ALL {

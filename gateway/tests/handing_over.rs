@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -15,6 +15,8 @@ use http::Response;
 use serde_json::json;
 use support::registry::FakeRegistry;
 use support::{Fake, Reply, Running, answer, closed_port, config, eventually, not_owner, problem, region};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
 
 fn new_show() -> ShowId {
     ShowId::new(&region("eu"))
@@ -247,4 +249,53 @@ async fn a_stream_ends_when_its_show_has_and_is_not_held_for_a_client_that_left(
     assert_eq!(numbers(&mut response, 1).await, [1]);
     assert!(response.chunk().await.unwrap().is_none(), "it ends");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn those_who_watch_the_same_hear_one_stream_of_the_service() {
+    let show = new_show();
+    let (live, _) = broadcast::channel::<Bytes>(64);
+    let last = Arc::new(AtomicU64::new(1));
+    let (source, upto) = (live.clone(), last.clone());
+    let eu = Fake::start(move |got, _| {
+        let seen: u64 = got.header("last-event-id").rsplit('.').next().unwrap().parse().unwrap_or(0);
+        let next = BroadcastStream::new(source.subscribe()).map(|event| event.map_err(std::io::Error::other));
+        let before = (seen + 1..=upto.load(Ordering::SeqCst)).map(|seq| Ok(Bytes::from(event(seq))));
+        Reply::Answer(stream(futures::stream::iter(before.collect::<Vec<_>>()).chain(next)))
+    })
+    .await;
+    let us = Fake::ok("us").await;
+    let (gateway, _registry) = gateway(show, eu.url(), &us).await;
+    let path = format!("/v1/shows/{show}/seats/events");
+    let tell = |seq: u64| {
+        last.store(seq, Ordering::SeqCst);
+        live.send(event(seq).into()).unwrap();
+    };
+    let one_is_left =
+        async || eventually("one stream is left", || async { live.receiver_count() == 1 }).await;
+
+    let mut first = gateway.get(&path).send().await.unwrap();
+    assert_eq!(numbers(&mut first, 1).await, [1]);
+    let mut second = gateway.get(&path).send().await.unwrap();
+    assert_eq!(numbers(&mut second, 1).await, [1]);
+    one_is_left().await;
+    (2..=3).for_each(tell);
+    assert_eq!((numbers(&mut first, 2).await, numbers(&mut second, 2).await), (vec![2, 3], vec![2, 3]));
+
+    // Who comes back hears what it missed, and then the same as the others.
+    let mut back = gateway.get(&path).header("last-event-id", "1.2").send().await.unwrap();
+    assert_eq!(numbers(&mut back, 1).await, [3]);
+    one_is_left().await;
+    // The one whose stream it was goes; nobody else notices.
+    drop(first);
+    tell(4);
+    assert_eq!((numbers(&mut second, 1).await, numbers(&mut back, 1).await), (vec![4], vec![4]));
+    // The same in another form is another stream.
+    let mut compact = gateway.get(&format!("{path}?format=compact")).send().await.unwrap();
+    assert_eq!(numbers(&mut compact, 4).await, [1, 2, 3, 4]);
+    tell(5);
+    assert_eq!(numbers(&mut compact, 1).await, [5]);
+    assert_eq!((live.receiver_count(), eu.got().len()), (2, 4));
+    drop((second, back, compact));
+    eventually("nothing is held for those who left", || async { live.receiver_count() == 0 }).await;
 }

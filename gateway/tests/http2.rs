@@ -346,3 +346,35 @@ async fn floods_end_and_others_are_served_meanwhile() {
     assert_eq!(gateway.get("/v1/movies").send().await.unwrap().status(), 200);
     eventually("their connections are gone", || async { gateway.metrics.connections.get() <= 2 }).await;
 }
+
+/// A window of nothing for every stream.
+async fn open_without_window(gateway: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_opens_no_window_for_its_answers_is_let_go() {
+    let eu = Fake::ok("eu").await;
+    let gateway = gateway_of(&eu, |config| config.server.write_stall_ms = 1_000).await;
+    let is_alive = |said: &Said| said.pongs > 0;
+    let ping = frame(PING, 0, 0, &[0; 8]);
+
+    let mut patient = open_without_window(&gateway).await;
+    patient.write_all(&request(1)).await.unwrap();
+    assert_eq!(hear(&mut patient, |said| said.answered == [1]).await.answered, [1]);
+    patient.write_all(&frame(WINDOW_UPDATE, 0, 1, &100_u32.to_be_bytes())).await.unwrap();
+
+    let mut stalled = open_without_window(&gateway).await;
+    let begun = std::time::Instant::now();
+    stalled.write_all(&[request(1), request(3)].concat()).await.unwrap();
+    let said = hear(&mut stalled, |_| false).await;
+    assert!(said.closed && said.answered.len() == 2, "{said:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "after {:?}", begun.elapsed());
+
+    // Longer than any answer may be left unread; this one's was read.
+    patient.write_all(&ping).await.unwrap();
+    assert!(!hear(&mut patient, is_alive).await.closed);
+}

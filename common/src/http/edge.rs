@@ -35,8 +35,8 @@ pub struct RequestId(pub Arc<str>);
 pub struct Deadline(pub tokio::time::Instant);
 
 impl Deadline {
-    fn told(request: &Request) -> Option<Self> {
-        let left = request.headers().get(&DEADLINE)?.to_str().ok()?.parse().ok()?;
+    fn told(headers: &HeaderMap) -> Option<Self> {
+        let left = headers.get(&DEADLINE)?.to_str().ok()?.parse().ok()?;
         tokio::time::Instant::now().checked_add(Duration::from_millis(left)).map(Self)
     }
 }
@@ -134,67 +134,101 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    let Edge(inner) = &edge;
-    let given = request_id(request.headers());
-    let id: Arc<str> = given.to_str().expect("an id is text").into();
-    let trace = Trace::from_header(request.headers().get(&TRACEPARENT).and_then(|v| v.to_str().ok()));
-    let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("(none)", MatchedPath::as_str);
-    let span = tracing::info_span!(
-        "request",
-        service = inner.service,
-        request_id = &*id,
-        trace_id = %trace.trace_id(),
-        span_id = %trace.span_id(),
-    );
-    // Here and not as layers: each layer more is a clone and a box of all that lies within, for each request.
+    // Here and not as a layer: each layer more is a clone and a box of all that lies within, for each request.
     DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
-    request.extensions_mut().insert(RequestId(id.clone()));
-    request.extensions_mut().insert(trace);
-
-    let deadline = Deadline::told(&request);
-    if let Some(deadline) = deadline {
-        request.extensions_mut().insert(deadline);
-    }
-
-    let in_flight = InFlight::new(&inner.in_flight);
-    let started = Instant::now();
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
-    let answer = answer.map(|ran| ran.unwrap_or_else(|_panic| panicked()));
-    let mut response = match deadline {
-        None => answer.await,
-        Some(Deadline(at)) => match tokio::time::timeout_at(at, answer).await {
-            Ok(response) => response,
-            Err(_) => too_late().into_response(),
-        },
+    let told = Told::of(request.method(), request.headers());
+    let run = |told: &Told| {
+        request.extensions_mut().insert(told.id.clone());
+        request.extensions_mut().insert(told.trace);
+        if let Some(deadline) = told.deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        next.run(request)
     };
-    drop(in_flight);
+    edge.around(told, route, run).await
+}
 
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let rendered = problem.render(Some(&id));
-        // What layers inside added (limits, `Allow`) stays; the problem's own headers win.
-        let added = std::mem::take(response.headers_mut());
-        response = rendered;
-        for (name, value) in &added {
-            if !response.headers().contains_key(name) && name != http::header::CONTENT_LENGTH {
-                response.headers_mut().append(name, value.clone());
-            }
+/// What a request tells of itself, or is given.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub method: Method,
+    pub id: RequestId,
+    /// The id as it goes in headers.
+    pub id_header: HeaderValue,
+    pub trace: Trace,
+    pub deadline: Option<Deadline>,
+}
+
+impl Told {
+    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let id_header = request_id(headers);
+        Self {
+            method: method.clone(),
+            id: RequestId(id_header.to_str().expect("an id is text").into()),
+            id_header,
+            trace: Trace::from_header(headers.get(&TRACEPARENT).and_then(|v| v.to_str().ok())),
+            deadline: Deadline::told(headers),
         }
     }
-    let elapsed = started.elapsed();
-    let code = response.status();
-    edge.mark(response.headers_mut(), given);
-    inner.requests.with_label_values(&[method.as_str(), route, code.as_str()]).inc();
-    inner.duration.with_label_values(&[method.as_str(), route]).observe(elapsed.as_secs_f64());
-    let _entered = span.enter();
-    let (code, millis) = (code.as_u16(), elapsed.as_secs_f64() * 1000.0);
-    if code >= 500 {
-        tracing::warn!(%method, route, code, millis, "answered");
-    } else {
-        tracing::debug!(%method, route, code, millis, "answered");
+}
+
+impl Edge {
+    /// What is around every answer: its request's id and trace, metrics, log line; a panic is a 500. `run` answers.
+    pub async fn around<F: Future<Output = Response>>(
+        &self,
+        told: Told,
+        route: &str,
+        run: impl FnOnce(&Told) -> F,
+    ) -> Response {
+        let inner = &self.0;
+        let Told { method, id: RequestId(id), trace, deadline, .. } = &told;
+        let span = tracing::info_span!(
+            "request",
+            service = inner.service,
+            request_id = &**id,
+            trace_id = %trace.trace_id(),
+            span_id = %trace.span_id(),
+        );
+        let in_flight = InFlight::new(&inner.in_flight);
+        let started = Instant::now();
+        let answer = AssertUnwindSafe(run(&told)).catch_unwind().instrument(span.clone());
+        let answer = answer.map(|ran| ran.unwrap_or_else(|_panic| panicked()));
+        let mut response = match deadline {
+            None => answer.await,
+            Some(Deadline(at)) => match tokio::time::timeout_at(*at, answer).await {
+                Ok(response) => response,
+                Err(_) => too_late().into_response(),
+            },
+        };
+        drop(in_flight);
+
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            let rendered = problem.render(Some(id));
+            // What layers inside added (limits, `Allow`) stays; the problem's own headers win.
+            let added = std::mem::take(response.headers_mut());
+            response = rendered;
+            for (name, value) in &added {
+                if !response.headers().contains_key(name) && name != http::header::CONTENT_LENGTH {
+                    response.headers_mut().append(name, value.clone());
+                }
+            }
+        }
+        let elapsed = started.elapsed();
+        let code = response.status();
+        self.mark(response.headers_mut(), told.id_header.clone());
+        inner.requests.with_label_values(&[method.as_str(), route, code.as_str()]).inc();
+        inner.duration.with_label_values(&[method.as_str(), route]).observe(elapsed.as_secs_f64());
+        let _entered = span.enter();
+        let (code, millis) = (code.as_u16(), elapsed.as_secs_f64() * 1000.0);
+        if code >= 500 {
+            tracing::warn!(%method, route, code, millis, "answered");
+        } else {
+            tracing::debug!(%method, route, code, millis, "answered");
+        }
+        response
     }
-    response
 }
 
 /// What is broken by it ends with the request; its message is in the log already.

@@ -10,7 +10,7 @@ mod server;
 
 pub use api::{documented, guarded, problem};
 pub use edge::{
-    DEADLINE, Deadline, Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, stop_signal, with_edge,
+    DEADLINE, Deadline, Edge, MAX_BODY_BYTES, REGION, REQUEST_ID, RequestId, Told, stop_signal, with_edge,
 };
 pub use etag::{Conditions, tagged};
 pub use extract::{

@@ -3,6 +3,7 @@
 
 mod merge;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -221,7 +222,7 @@ async fn ask_pages(
 /// One answer, whole. A connection that broke is tried once more; this only reads.
 async fn fetch(
     app: &App,
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     outgoing: &Outgoing,
     deadline: Instant,
 ) -> anyhow::Result<(StatusCode, HeaderMap, Bytes)> {

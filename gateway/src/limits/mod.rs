@@ -8,8 +8,7 @@ mod shared;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use common::Problem;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -19,13 +18,16 @@ use crate::app::App;
 use crate::config::{Limits, Rate};
 use crate::identity::Caller;
 use crate::metrics::Metrics;
-use crate::routes::{Class, class};
+use crate::routes::{self, Class, class};
 use local::Local;
 use shared::Shared;
 
 // draft-ietf-httpapi-ratelimit-headers
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// How long a refusal for the gateway's own lag is kept back.
+const REFUSAL_TAKES: Duration = Duration::from_millis(500);
 
 /// What a bucket says to one more request.
 #[derive(Clone, Copy, Debug)]
@@ -78,17 +80,17 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    pub fn new(limits: Limits, redis_url: &str, metrics: Metrics) -> anyhow::Result<Self> {
+    pub fn new(limits: Limits, redis_url: &str, workers: usize, metrics: Metrics) -> anyhow::Result<Self> {
         let timeout = Duration::from_millis(limits.redis_timeout_ms);
-        let shared = Shared::new(redis_url, timeout, metrics.clone())?;
+        let shared = Shared::new(redis_url, timeout, workers, metrics.clone())?;
         Ok(Self { limits, shared, local: Local::default(), metrics })
     }
 
     pub async fn check(&self, class: Class, caller: &Caller) -> Verdict {
         let buckets = buckets(&self.limits, class, caller);
-        let verdict = match self.shared.check(&buckets).await {
-            Some(verdict) => Some(verdict),
-            None => {
+        let verdict = match self.shared.check(buckets).await {
+            Ok(verdict) => Some(verdict),
+            Err(buckets) => {
                 self.metrics.limit_fallback.inc();
                 self.local.check_all(&buckets)
             }
@@ -107,34 +109,40 @@ impl Limiter {
         verdict
     }
 
-    /// Keeps the process's own buckets few; run for as long as the process lives.
-    pub async fn sweep(&self) {
-        loop {
-            tokio::time::sleep(Duration::from_secs(30)).await;
-            self.local.forget_idle();
-        }
+    /// Keeps the process's own buckets few.
+    pub fn sweep(&self) {
+        self.local.forget_idle();
     }
 }
 
-/// The middleware: finds out who calls, counts, refuses or goes on. Leaves the [`Caller`] in the request.
-pub async fn limit(
-    State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    pattern: MatchedPath,
-    mut request: Request,
-    next: Next,
+/// Finds out who calls, counts, refuses or lets `run` answer.
+pub async fn limit<F: Future<Output = Response>>(
+    app: &App,
+    peer: SocketAddr,
+    pattern: &str,
+    request: Request,
+    run: impl FnOnce(Request, Caller) -> F,
 ) -> Response {
     let caller = Caller::of(peer, request.headers(), &app.trusted, &app.authority);
-    let class = class(request.method(), pattern.as_str());
+    let class = class(request.method(), pattern);
+    let lane = routes::lane(request.method(), pattern, caller.is_staff);
+    if app.pressure.refuses(lane) {
+        app.metrics.shed_by_lag.with_label_values(&[lane.as_str()]).inc();
+        // Whoever asks again at once costs nearly what an answer does.
+        tokio::time::sleep(REFUSAL_TAKES.mul_f64(rand::random_range(0.5..1.5))).await;
+        return busy().into_response();
+    }
     let verdict = app.limiter.check(class, &caller).await;
-    let mut response = if verdict.allowed {
-        request.extensions_mut().insert(caller);
-        next.run(request).await
-    } else {
-        too_many(&verdict).into_response()
-    };
+    let mut response =
+        if verdict.allowed { run(request, caller).await } else { too_many(&verdict).into_response() };
     tell(response.headers_mut(), class, &verdict);
     response
+}
+
+/// 503: nothing was done.
+fn busy() -> Problem {
+    let detail = "this gateway has more to do than it can; nothing was done";
+    Problem::unavailable("overloaded", detail, rand::random_range(1..=3))
 }
 
 fn too_many(verdict: &Verdict) -> Problem {

@@ -3,6 +3,7 @@
 mod examples;
 mod merge;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -112,7 +113,7 @@ async fn refresh(app: &Gateway) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fetch(app: &Gateway, upstream: &Upstream) -> anyhow::Result<Value> {
+async fn fetch(app: &Gateway, upstream: &Arc<Upstream>) -> anyhow::Result<Value> {
     let outgoing = Outgoing::new(Method::GET, PathAndQuery::from_static("/openapi.json"), HeaderMap::new());
     let deadline = tokio::time::Instant::now() + FETCH_DEADLINE;
     let read = async {

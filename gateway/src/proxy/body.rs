@@ -67,6 +67,9 @@ pub async fn ready(
     if matches!(rule, BodyRule::Streamed { .. }) {
         return Ok(Ready::Once(Some(Body::new(TimeoutBody::new(idle, Limited::new(body, max_bytes))))));
     }
+    if hyper::body::Body::is_end_stream(&body) {
+        return Ok(Ready::Whole(Bytes::new()));
+    }
     // A body that is told to be small is wanted soon.
     let deadline = deadline.min(Instant::now() + idle);
     let mut body = body;

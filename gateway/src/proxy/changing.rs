@@ -4,14 +4,15 @@
 //! Invariant: it is held only where it surely was not acted on, or may be repeated; and only for shows that another
 //! region could take over, so that who has one region is told at once.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use common::{Problem, RegionName, ShowId};
 use http::Response;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Fault;
+use super::links::Answered;
 use super::place::Place;
 use super::{Journey, backoff, hold};
 use crate::app::Gateway;
@@ -54,12 +55,11 @@ impl Journey<'_> {
 /// meanwhile, who will know under its key what became of it.
 pub(super) async fn or_left(
     app: &Gateway,
-    attempt: impl Future<Output = Result<Response<Incoming>, Fault>>,
+    mut attempt: Pin<&mut impl Future<Output = Result<Response<Answered>, Fault>>>,
     upstream: &Upstream,
     may_leave: Option<ShowId>,
-) -> Result<Response<Incoming>, Fault> {
+) -> Result<Response<Answered>, Fault> {
     let Some(show) = may_leave else { return attempt.await };
-    tokio::pin!(attempt);
     if let Ok(answer) = timeout_at(Instant::now() + SLOW, &mut attempt).await {
         return answer;
     }

@@ -1,26 +1,24 @@
-//! One attempt at a service behind: pooled connections, no Nagle, a short time to connect; within the
+//! One attempt at a service behind: connections that are kept, no Nagle, a short time to connect; within the
 //! process's breaker and its gate, and within the request's deadline, which the service is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use common::http::DEADLINE;
+use http::header;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::LengthLimitError;
-use hyper::body::Incoming;
-use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
+use tower::Service;
 use tower_http::timeout::TimeoutError;
 
 use super::gate::Lane;
+use super::links::{Answered, Link};
 use crate::directory::Upstream;
 use crate::metrics::Metrics;
-
-/// Longer than any pause between two requests of a busy client, shorter than the patience of firewalls.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 
 /// A request as it goes out, ready to be sent more than once.
 #[derive(Clone, Debug)]
@@ -43,6 +41,22 @@ impl Outgoing {
     /// The same with a header of its own.
     pub fn with_header(mut self, name: &'static str, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
+        self
+    }
+
+    pub fn header(&self, name: &str) -> Option<&HeaderValue> {
+        self.headers.get(name)
+    }
+
+    /// With its query.
+    pub fn path(&self) -> &str {
+        self.path_and_query.as_str()
+    }
+
+    /// The same without what proves who calls.
+    pub fn without_caller(mut self) -> Self {
+        self.headers.remove(header::AUTHORIZATION);
+        self.headers.remove(header::COOKIE);
         self
     }
 
@@ -90,7 +104,7 @@ pub enum Fault {
 
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<HttpConnector, Body>,
+    connector: HttpConnector,
     metrics: Metrics,
 }
 
@@ -99,12 +113,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect_timeout));
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(1_024)
-            .build(connector);
-        Self { http, metrics }
+        Self { connector, metrics }
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -114,11 +123,11 @@ impl Client {
     /// The answer's head, its body still on the way.
     pub async fn send(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         outgoing: &Outgoing,
         body: Body,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, Fault> {
+    ) -> Result<Response<Answered>, Fault> {
         // A future dropped on its way was given up by the caller.
         let mut counted = Counted { metrics: &self.metrics, upstream, result: "aborted" };
         let Some(leave) = upstream.breaker.leave() else {
@@ -156,7 +165,7 @@ impl Client {
     /// Asks whatever the breaker says, and tells it when there is an answer.
     pub async fn probe(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         outgoing: &Outgoing,
         body: Body,
         deadline: Instant,
@@ -168,23 +177,59 @@ impl Client {
 
     async fn exchange(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         outgoing: &Outgoing,
         body: Body,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, Fault> {
+    ) -> Result<Response<Answered>, Fault> {
         let mut request = Request::new(body);
         *request.method_mut() = outgoing.method.clone();
-        *request.uri_mut() = upstream.uri(outgoing.path_and_query.clone());
+        *request.uri_mut() = outgoing.path_and_query.clone().into();
         *request.headers_mut() = outgoing.headers.clone();
         let left = deadline.saturating_duration_since(Instant::now());
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        request.headers_mut().insert(header::HOST, upstream.host.clone());
         request.headers_mut().insert(DEADLINE, HeaderValue::from(left));
-        match timeout_at(deadline, self.http.request(request)).await {
-            Ok(answer) => answer.map_err(|error| describe(&error)),
-            Err(_) => Err(Fault::TimedOut),
+        timeout_at(deadline, self.ask(upstream, request)).await.unwrap_or(Err(Fault::TimedOut))
+    }
+
+    /// By a connection that lies ready, else by a new one.
+    async fn ask(
+        &self,
+        upstream: &Arc<Upstream>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Answered>, Fault> {
+        while let Some(link) = upstream.links.take() {
+            match link.send(request).await {
+                Ok((head, link)) => return Ok(answered(head, link, upstream)),
+                Err(mut error) => match error.take_message() {
+                    // The other side closed it while it lay; nothing was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(&error.into_error())),
+                },
+            }
+        }
+        // Boxed: it is seldom, and large.
+        let link = Box::pin(self.connect(upstream)).await?;
+        match link.send(request).await {
+            Ok((head, link)) => Ok(answered(head, link, upstream)),
+            Err(error) => Err(broken(&error.into_error())),
         }
     }
+
+    async fn connect(&self, upstream: &Upstream) -> Result<Box<Link>, Fault> {
+        let stream = self.connector.clone().call(upstream.uri.clone()).await;
+        let stream = stream.map_err(|error| Fault::Unreachable(told(&error).0))?;
+        Link::over(stream).await.map_err(|error| Fault::Unreachable(told(&error).0))
+    }
+}
+
+fn answered(
+    head: Response<hyper::body::Incoming>,
+    link: Box<Link>,
+    upstream: &Arc<Upstream>,
+) -> Response<Answered> {
+    head.map(|body| Answered::new(body, link, upstream.clone()))
 }
 
 struct Counted<'a> {
@@ -195,22 +240,33 @@ struct Counted<'a> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.metrics.upstream_requests.with_label_values(&[self.upstream.label(), self.result]).inc();
+        let of = |result| self.metrics.upstream_requests.with_label_values(&[self.upstream.label(), result]);
+        match self.result {
+            // Nearly all: not looked up each time.
+            "ok" => self.upstream.answers.get_or_init(|| of("ok")).inc(),
+            result => of(result).inc(),
+        }
     }
 }
 
-fn describe(error: &legacy::Error) -> Fault {
+fn broken(error: &hyper::Error) -> Fault {
+    let (text, fault) = told(error);
+    fault.unwrap_or(Fault::Broken(text))
+}
+
+/// The error with its causes; and the caller's own fault where it is among them.
+fn told(error: &dyn std::error::Error) -> (String, Option<Fault>) {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(inner) = cause {
         if inner.is::<LengthLimitError>() {
-            return Fault::BodyTooLarge;
+            return (text, Some(Fault::BodyTooLarge));
         }
         if inner.is::<TimeoutError>() {
-            return Fault::BodyTooSlow;
+            return (text, Some(Fault::BodyTooSlow));
         }
         text = format!("{text}: {inner}");
         cause = inner.source();
     }
-    if error.is_connect() { Fault::Unreachable(text) } else { Fault::Broken(text) }
+    (text, None)
 }

@@ -2,6 +2,8 @@
 //! and when the stream ends, or its show has another owner, the next process is asked for what came after the last
 //! event that was.
 //!
+//! Who has caught up hears the stream that is [`shared`](super::shared) by all who asked for the same.
+//!
 //! Invariant: an event is passed on whole or not at all, and none twice; so a client notices nothing. A stream
 //! without ids, which nobody could resume, is passed on as it is.
 
@@ -12,13 +14,14 @@ use bytes::{Bytes, BytesMut};
 use common::{RegionName, ShowId};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::Outgoing;
+use super::links::Answered;
 use super::place::Place;
+use super::shared::{Feeding, Joined, Watcher};
 use super::{BACKOFF_FIRST, NotOwner, backoff, read};
 use crate::app::App;
 
@@ -28,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of one event; a whole seat map is far smaller.
 const EVENT_BYTES_MAX: usize = 8 << 20;
-/// Events that wait for a slow client.
-const BUFFER: usize = 4;
+/// Pieces that wait for a slow client.
+const BUFFER: usize = 64;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -38,7 +41,7 @@ pub fn is_watching(method: &Method, pattern: &str) -> bool {
 }
 
 /// Whether the answer is a stream that may have to be resumed.
-pub fn is_stream(answer: &Response<Incoming>) -> bool {
+pub fn is_stream(answer: &Response<Answered>) -> bool {
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     answer.status() == StatusCode::OK
         && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
@@ -46,22 +49,37 @@ pub fn is_stream(answer: &Response<Incoming>) -> bool {
 }
 
 /// The body as the client gets it; `from` is the region that it comes from.
-pub fn resumed(app: &App, show: ShowId, asked: Outgoing, from: Option<RegionName>, first: Incoming) -> Body {
-    let (events, body) = mpsc::channel(BUFFER);
-    let follower =
-        Follower { app: app.clone(), show, asked, from, rest: BytesMut::new(), last_id: None, events };
+pub fn resumed(app: &App, show: ShowId, asked: Outgoing, from: Option<RegionName>, first: Answered) -> Body {
+    let (watcher, body) = mpsc::channel(BUFFER);
+    let last_id = asked.header(LAST_EVENT_ID).cloned();
+    let follower = Follower {
+        app: app.clone(),
+        show,
+        asked,
+        from,
+        rest: BytesMut::new(),
+        last_id,
+        has_told: false,
+        to: To::One(watcher),
+    };
     tokio::spawn(follower.run(first));
     Body::from_stream(ReceiverStream::new(body))
 }
 
-/// The client has gone.
-struct Gone;
+/// Who hears the stream.
+enum To {
+    /// The client that asked for it.
+    One(Watcher),
+    /// All who asked for the same.
+    All(Feeding),
+}
 
 /// How a stream came to its end.
 enum Ended {
     /// Ended, or broken; or its show has another owner.
     Upstream,
-    Client,
+    /// Nobody is left who hears it here.
+    Unheard,
 }
 
 struct Follower {
@@ -72,64 +90,111 @@ struct Follower {
     /// What has come of an event that is not whole yet.
     rest: BytesMut,
     last_id: Option<HeaderValue>,
-    events: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    /// Whether an id has come from the service, not only from the client.
+    has_told: bool,
+    to: To,
 }
 
 impl Follower {
-    async fn run(mut self, first: Incoming) {
+    async fn run(mut self, first: Answered) {
         let mut stream = Some(first);
         while let Some(body) = stream {
             match self.pass_on(body).await {
-                Ended::Client => return,
+                Ended::Unheard => return,
                 Ended::Upstream => {}
             }
             if self.last_id.is_none() {
                 return;
             }
             self.rest.clear();
-            let client = self.events.clone();
+            let client = match &self.to {
+                To::One(watcher) => Some(watcher.clone()),
+                To::All(_) => None,
+            };
+            let gone = async {
+                match &client {
+                    Some(watcher) => watcher.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
             stream = tokio::select! {
-                () = client.closed() => None,
+                () = gone => None,
                 next = self.next() => next,
             };
         }
     }
 
-    async fn pass_on(&mut self, mut body: Incoming) -> Ended {
+    async fn pass_on(&mut self, mut body: Answered) -> Ended {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let gone = async {
+                match &self.to {
+                    To::One(watcher) => watcher.closed().await,
+                    To::All(_) => std::future::pending().await,
+                }
+            };
             let frame = tokio::select! {
                 frame = body.frame() => frame,
                 _ = look.tick() => {
                     if self.last_id.is_some() && self.has_moved() {
                         return Ended::Upstream;
                     }
+                    if self.is_unheard() {
+                        return Ended::Unheard;
+                    }
                     continue;
                 }
-                () = self.events.closed() => return Ended::Client,
+                () = gone => return Ended::Unheard,
             };
             let Some(Ok(frame)) = frame else { return Ended::Upstream };
             let Ok(data) = frame.into_data() else { continue };
             self.rest.extend_from_slice(&data);
-            if self.flush().await.is_err() {
-                return Ended::Client;
+            if !self.flush().await || self.is_unheard() {
+                return Ended::Unheard;
             }
         }
     }
 
-    /// Passes on all that is whole.
-    async fn flush(&mut self) -> Result<(), Gone> {
+    /// Passes on all that is whole. False: there is nobody to pass it to.
+    async fn flush(&mut self) -> bool {
         if self.rest.len() > EVENT_BYTES_MAX {
             tracing::warn!(show = %self.show, "an event of a stream is too large");
-            return Err(Gone);
+            return false;
         }
-        let Some(end) = last_boundary(&self.rest) else { return Ok(()) };
+        let Some(end) = last_boundary(&self.rest) else { return true };
         let whole = self.rest.split_to(end).freeze();
         if let Some(id) = last_id(&whole) {
             self.last_id = Some(id);
+            self.has_told = true;
         }
-        self.events.send(Ok(whole)).await.map_err(|_| Gone)
+        match &self.to {
+            To::One(watcher) => watcher.send(Ok(whole)).await.is_ok(),
+            To::All(all) => {
+                all.pass(&numbered(&whole), &whole);
+                true
+            }
+        }
+    }
+
+    /// Whether this stream is not needed: its client hears another, which tells the same from here on, or all have
+    /// gone.
+    fn is_unheard(&mut self) -> bool {
+        let watcher = match &self.to {
+            To::All(all) => return all.is_deserted(),
+            To::One(watcher) => watcher,
+        };
+        let Some(seq) = self.last_id.as_ref().and_then(|id| number(id.as_bytes())) else { return false };
+        match self.app.streams.join(self.asked.path(), seq, self.has_told, watcher) {
+            Joined::With => true,
+            Joined::First(all) => {
+                // What is asked for all is not asked in one caller's name.
+                self.asked = self.asked.clone().without_caller();
+                self.to = To::All(all);
+                false
+            }
+            Joined::NotYet => false,
+        }
     }
 
     fn has_moved(&self) -> bool {
@@ -138,7 +203,7 @@ impl Follower {
     }
 
     /// The stream from whoever leads the show now, after the last event that was passed on.
-    async fn next(&mut self) -> Option<Incoming> {
+    async fn next(&mut self) -> Option<Answered> {
         let id = self.last_id.clone()?;
         let asked = self.asked.clone().with_header(LAST_EVENT_ID, id);
         let until = Instant::now() + PATIENCE;
@@ -193,6 +258,25 @@ fn last_id(events: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(id.trim_ascii()).ok().filter(|id| !id.is_empty())
 }
 
+/// The number in an id: `epoch.seq` goes on across epochs.
+fn number(id: &[u8]) -> Option<u64> {
+    std::str::from_utf8(id).ok()?.split_once('.')?.1.parse().ok()
+}
+
+/// Whole events, each with its number.
+fn numbered(whole: &Bytes) -> Vec<(Option<u64>, Bytes)> {
+    let mut events = Vec::new();
+    let mut from = 0;
+    while from < whole.len() {
+        let length =
+            whole[from..].windows(2).position(|pair| pair == b"\n\n").map_or(whole.len() - from, |at| at + 2);
+        let event = whole.slice(from..from + length);
+        events.push((last_id(&event).and_then(|id| number(id.as_bytes())), event));
+        from += length;
+    }
+    events
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +290,13 @@ mod tests {
         assert_eq!(last_boundary(b"id: 1.2\ndata: a\n"), None);
         assert_eq!(last_id(b": a comment\n\n"), None);
         assert_eq!(last_id(b"id:\n\n"), None);
+    }
+    #[test]
+    fn events_are_told_apart_by_their_numbers() {
+        let whole = Bytes::from_static(b"id: 1.2\ndata: a\n\n: beat\n\nid: 2.30\ndata: b\n\n");
+        let seqs: Vec<Option<u64>> = numbered(&whole).into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(seqs, [Some(2), None, Some(30)]);
+        assert_eq!(numbered(&whole)[2].1, "id: 2.30\ndata: b\n\n");
+        assert_eq!(number(b"7"), None);
     }
 }

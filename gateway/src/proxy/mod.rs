@@ -12,20 +12,23 @@ mod events;
 mod gate;
 mod headers;
 mod hold;
+mod links;
 mod place;
+mod shared;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::response::{IntoResponse, Response};
-use common::http::{Deadline, RequestId};
+use common::http::{Deadline, RequestId, Told};
 use common::telemetry::Trace;
 use common::{Problem, RegionName};
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
 
@@ -34,6 +37,8 @@ pub use client::{Client, Fault, Outgoing};
 pub use gate::{Gate, Lane};
 pub use headers::outgoing;
 pub use hold::Waiting;
+pub use links::{Answered, Links};
+pub use shared::SharedStreams;
 
 use crate::app::App;
 use crate::directory::Upstream;
@@ -55,41 +60,52 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct AnsweredBy(pub Option<RegionName>);
 
-/// The handler of every proxied path.
-pub async fn proxy(State(app): State<App>, request: Request) -> Response {
-    forward(&app, request).await.unwrap_or_else(IntoResponse::into_response)
+/// What is known of a request besides itself.
+pub struct Asked<'a> {
+    /// The path's pattern in the routing table, and the `id` in the path.
+    pub pattern: &'a str,
+    pub id: Option<&'a str>,
+    pub caller: Caller,
+    pub told: Told,
 }
 
-async fn forward(app: &App, request: Request) -> Result<Response, Problem> {
-    let (mut parts, body) = request.into_parts();
-    let missing = |what: &str| Problem::internal(format!("a proxied request without its {what}"));
-    let pattern = parts.extensions.get::<MatchedPath>().cloned().ok_or_else(|| missing("pattern"))?;
-    let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(|| missing("caller"))?;
-    let id = parts.extensions.get::<RequestId>().cloned().ok_or_else(|| missing("id"))?;
-    let trace = parts.extensions.get::<Trace>().copied().ok_or_else(|| missing("trace"))?;
-    let params = RawPathParams::from_request_parts(&mut parts, &())
-        .await
-        .map_err(|_| Problem::not_found("resource"))?;
+/// The handler of a path of which the gateway answers other methods.
+pub async fn proxy(
+    State(app): State<App>,
+    pattern: MatchedPath,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let told = Told::of(request.method(), request.headers());
+    // The one that its surroundings have made.
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| told.id.clone());
+    let trace = request.extensions().get::<Trace>().copied().unwrap_or(told.trace);
+    let asked = Asked { pattern: pattern.as_str(), id: None, caller, told: Told { id, trace, ..told } };
+    forward(&app, asked, request).await.unwrap_or_else(IntoResponse::into_response)
+}
 
-    let pattern = pattern.as_str();
+pub async fn forward(app: &App, asked: Asked<'_>, request: Request) -> Result<Response, Problem> {
+    let Asked { pattern, id, caller, told } = asked;
+    let (parts, body) = request.into_parts();
+    let missing = |what: &str| Problem::internal(format!("a proxied request without its {what}"));
     let callers = nearest::choose(app, &parts.headers, &caller)?;
     let any_copy = app.upstream.read_from_copies && reads_any_copy(&parts.method, pattern, &parts.headers);
     let place = routes::target(&parts.method, pattern)
-        .and_then(|target| Place::of(app, target, &params, &parts.uri, callers.region, any_copy))
+        .and_then(|target| Place::of(app, target, id, &parts.uri, callers.region, any_copy))
         .ok_or_else(|| missing("target"))?;
     let rule = routes::body_rule(pattern);
     let streamed = matches!(rule, BodyRule::Streamed { .. });
     let allowed = if streamed { app.upstream.upload_deadline_ms } else { app.upstream.deadline_ms };
     let deadline = Instant::now() + Duration::from_millis(allowed);
     // Who calls may be in more of a hurry than we, never in less.
-    let deadline = match parts.extensions.get::<Deadline>() {
-        Some(Deadline(theirs)) => deadline.min(*theirs),
+    let deadline = match told.deadline {
+        Some(Deadline(theirs)) => deadline.min(theirs),
         None => deadline,
     };
     let body = body::ready(&parts.headers, body, rule, deadline, app.body_idle).await?;
     let path_and_query = parts.uri.path_and_query().cloned().ok_or_else(|| missing("path"))?;
     let lane = routes::lane(&parts.method, pattern, caller.is_staff);
-    let mut headers = headers::outgoing(parts.headers, &caller.origin, &id, &trace, streamed);
+    let mut headers = headers::outgoing(parts.headers, &caller.origin, &told.id, &told.trace, streamed);
     let made_key = routes::takes_key(&parts.method, parts.uri.path()) && headers::make_key(&mut headers);
     let watches = events::is_watching(&parts.method, pattern);
     let elsewhere = routes::elsewhere(&parts.method, pattern);
@@ -172,8 +188,11 @@ impl Journey<'_> {
             let Some(body) = self.body.take() else {
                 return Err(Problem::internal("a streamed request would have been sent twice"));
             };
-            let attempt = app.client.send(&upstream, &self.outgoing, body, self.deadline);
-            match changing::or_left(app, attempt, &upstream, self.may_leave()).await {
+            let ended = {
+                let attempt = pin!(app.client.send(&upstream, &self.outgoing, body, self.deadline));
+                changing::or_left(app, attempt, &upstream, self.may_leave()).await
+            };
+            match ended {
                 Ok(answer) if self.is_refusal(&answer) => {
                     if let Some(answer) = self.follow(&upstream, answer).await? {
                         return Ok(answer);
@@ -193,19 +212,19 @@ impl Journey<'_> {
         }
     }
 
-    fn is_refusal(&self, answer: &http::Response<Incoming>) -> bool {
+    fn is_refusal(&self, answer: &http::Response<Answered>) -> bool {
         answer.status() == StatusCode::MISDIRECTED_REQUEST && self.body.is_repeatable()
     }
 
     /// A 503 that may say that the owner does not know whether it has done it; under its key the request can
     /// be repeated until somebody knows. Or that it cannot do it yet, having only just become the owner.
-    fn may_be_unknown(&self, answer: &http::Response<Incoming>) -> bool {
+    fn may_be_unknown(&self, answer: &http::Response<Answered>) -> bool {
         answer.status() == StatusCode::SERVICE_UNAVAILABLE
             && self.body.is_repeatable()
             && (self.outgoing.has_key() || self.may_change_hands())
     }
 
-    fn resumed(&self, answer: http::Response<Incoming>, upstream: &Upstream) -> Response {
+    fn resumed(&self, answer: http::Response<Answered>, upstream: &Upstream) -> Response {
         let Some(show) = self.place.show() else { return pass_back(answer, upstream) };
         let (head, body) = answer.into_parts();
         let body = events::resumed(self.app, show, self.outgoing.clone(), upstream.region.clone(), body);
@@ -216,7 +235,7 @@ impl Journey<'_> {
     async fn follow(
         &mut self,
         asked: &Upstream,
-        answer: http::Response<Incoming>,
+        answer: http::Response<Answered>,
     ) -> Result<Option<Response>, Problem> {
         let (head, body) = read(asked, answer, self.deadline).await?;
         let Some(refusal) = NotOwner::read(&body) else {
@@ -257,7 +276,7 @@ impl Journey<'_> {
     async fn settle(
         &mut self,
         asked: &Upstream,
-        answer: http::Response<Incoming>,
+        answer: http::Response<Answered>,
     ) -> Result<Option<Response>, Problem> {
         let (head, body) = read(asked, answer, self.deadline).await?;
         let again = match Code::read(&body).as_deref() {
@@ -352,7 +371,7 @@ impl Journey<'_> {
 /// A small answer, whole.
 async fn read(
     asked: &Upstream,
-    answer: http::Response<Incoming>,
+    answer: http::Response<Answered>,
     deadline: Instant,
 ) -> Result<(http::response::Parts, bytes::Bytes), Problem> {
     let (head, body) = answer.into_parts();

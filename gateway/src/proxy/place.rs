@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::RawPathParams;
 use common::{RegionName, ShowId};
 use http::Uri;
 
@@ -24,18 +23,18 @@ pub enum Place {
 }
 
 impl Place {
-    /// `callers` is the region of those who ask for nothing in particular; `any_copy`: an answer may be a
+    /// `id` is the one in the path. `callers` is the region of those who ask for nothing in particular; `any_copy`: an answer may be a
     /// little old. None: the target is the gateway itself.
     pub fn of(
         gateway: &Gateway,
         target: Target,
-        params: &RawPathParams,
+        id: Option<&str>,
         uri: &Uri,
         callers: &Region,
         any_copy: bool,
     ) -> Option<Self> {
         let fallback = || Self::Region(callers.name.clone());
-        let id = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| bare(value));
+        let id = id.map(bare);
         Some(match target {
             Target::Gateway => return None,
             Target::Global => Self::Global,

@@ -5,6 +5,7 @@
 //! service is framed anew. This only reads along and raises a flag, so that a mistake here can refuse a
 //! request and never let one through.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What is wrong with a request's head. Each is refused by 400.
@@ -19,6 +20,8 @@ pub enum Form {
     OddEncoding,
     /// A line that ends in a bare LF.
     BareLf,
+    /// More bytes than a head may have.
+    TooLarge,
 }
 
 impl Form {
@@ -28,11 +31,12 @@ impl Form {
             Self::RepeatedLength => "repeated-length",
             Self::OddEncoding => "odd-transfer-encoding",
             Self::BareLf => "bare-lf",
+            Self::TooLarge => "head-too-large",
         }
     }
 
     fn of(number: u8) -> Option<Self> {
-        [Self::BothLengths, Self::RepeatedLength, Self::OddEncoding, Self::BareLf]
+        [Self::BothLengths, Self::RepeatedLength, Self::OddEncoding, Self::BareLf, Self::TooLarge]
             .into_iter()
             .find(|form| *form as u8 == number)
     }
@@ -79,41 +83,43 @@ enum Chunk {
 
 /// Reads along with one connection.
 #[derive(Debug)]
-pub struct Reader(Next);
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self(Next::Head(Vec::new()))
-    }
+pub struct Reader {
+    next: Next,
+    /// Of a head. hyper's limit is that of its buffer, and what comes in one piece may be longer.
+    most_bytes: usize,
 }
 
 impl Reader {
+    pub fn new(most_bytes: usize) -> Self {
+        Self { next: Next::Head(Vec::new()), most_bytes }
+    }
+
     pub fn read(&mut self, mut bytes: &[u8], found: &Found) {
         while !bytes.is_empty() {
-            bytes = match &mut self.0 {
+            bytes = match &mut self.next {
                 Next::Blind => return,
                 Next::Head(before) => {
                     let mut before = std::mem::take(before);
-                    let (next, rest) = head(&mut before, bytes, found);
-                    self.0 = next;
+                    let (next, rest) = head(&mut before, bytes, self.most_bytes, found);
+                    self.next = next;
                     rest
                 }
                 Next::Body(left) => {
                     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     *left -= taken as u64;
                     if *left == 0 {
-                        self.0 = Next::Head(Vec::new());
+                        self.next = Next::Head(Vec::new());
                     }
                     &bytes[taken..]
                 }
                 Next::Chunks(chunk) => match chunk.step(bytes) {
                     Step::More(rest) => rest,
                     Step::Over(rest) => {
-                        self.0 = Next::Head(Vec::new());
+                        self.next = Next::Head(Vec::new());
                         rest
                     }
                     Step::Broken => {
-                        self.0 = Next::Blind;
+                        self.next = Next::Blind;
                         return;
                     }
                 },
@@ -122,7 +128,7 @@ impl Reader {
     }
 }
 
-fn head<'a>(before: &mut Vec<u8>, bytes: &'a [u8], found: &Found) -> (Next, &'a [u8]) {
+fn head<'a>(before: &mut Vec<u8>, bytes: &'a [u8], most_bytes: usize, found: &Found) -> (Next, &'a [u8]) {
     let had = before.len();
     // Mostly a head comes in one piece and need not be copied.
     let whole: &[u8] = if had == 0 {
@@ -131,11 +137,12 @@ fn head<'a>(before: &mut Vec<u8>, bytes: &'a [u8], found: &Found) -> (Next, &'a 
         before.extend_from_slice(bytes);
         before
     };
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(whole) {
+    // Not filled first: mostly a few of them are used.
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(whole, &mut headers) {
         Ok(httparse::Status::Complete(end)) => {
-            let next = examine(&whole[..end], request.headers, found);
+            let next = examine(&whole[..end], request.headers, most_bytes, found);
             (next, &bytes[end - had..])
         }
         Ok(httparse::Status::Partial) if whole.len() <= MAX_HEAD => {
@@ -146,7 +153,7 @@ fn head<'a>(before: &mut Vec<u8>, bytes: &'a [u8], found: &Found) -> (Next, &'a 
     }
 }
 
-fn examine(head: &[u8], headers: &[httparse::Header<'_>], found: &Found) -> Next {
+fn examine(head: &[u8], headers: &[httparse::Header<'_>], most_bytes: usize, found: &Found) -> Next {
     let (mut lengths, mut encodings) = (0, 0);
     let (mut length, mut chunked) = (None, false);
     for header in headers {
@@ -164,6 +171,7 @@ fn examine(head: &[u8], headers: &[httparse::Header<'_>], found: &Found) -> Next
         (2.., _) => Some(Form::RepeatedLength),
         (_, 2..) => Some(Form::OddEncoding),
         (_, 1) if !chunked => Some(Form::OddEncoding),
+        _ if head.len() > most_bytes => Some(Form::TooLarge),
         _ => bare_lf().then_some(Form::BareLf),
     };
     if let Some(form) = form {
@@ -229,7 +237,7 @@ mod tests {
 
     /// What is found when the bytes come in pieces of `size`.
     fn found(bytes: &str, size: usize) -> Option<Form> {
-        let (mut reader, found) = (Reader::default(), Found::default());
+        let (mut reader, found) = (Reader::new(300), Found::default());
         for piece in bytes.as_bytes().chunks(size) {
             reader.read(piece, &found);
         }
@@ -251,6 +259,7 @@ mod tests {
             (bad("Transfer-Encoding: gzip, chunked"), Some(Form::OddEncoding)),
             (bad("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"), Some(Form::OddEncoding)),
             (bad("X: 1\nY: 2"), Some(Form::BareLf)),
+            (bad(&format!("X: {}", "1".repeat(300))), Some(Form::TooLarge)),
         ];
         for (bytes, expected) in cases {
             for size in [1, 2, 3, 7, 64, bytes.len()] {

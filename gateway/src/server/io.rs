@@ -23,8 +23,9 @@ pub struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub fn new(inner: T, found: Arc<Found>, patience: Duration) -> Self {
-        Self { inner, reader: Reader::default(), found, patience, stalled: None }
+    /// `most_bytes`: of a request's head.
+    pub fn new(inner: T, found: Arc<Found>, patience: Duration, most_bytes: usize) -> Self {
+        Self { inner, reader: Reader::new(most_bytes), found, patience, stalled: None }
     }
 
     fn waited<O>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<O>>) -> Poll<io::Result<O>> {

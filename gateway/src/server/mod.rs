@@ -5,68 +5,82 @@
 
 mod framing;
 mod io;
+pub mod pressure;
 mod refuse;
 mod tls;
+mod unread;
+pub mod workers;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
+use crate::app::App;
+use crate::browser::secure;
 use crate::config::{Config, ServerConfig};
+use crate::front::Public;
 use crate::metrics::Metrics;
 use framing::Found;
 use io::Watched;
 use refuse::Refused;
 use tls::Tls;
+use unread::Unread;
+use workers::Workers;
 
 /// After an error of `accept` that is not one connection's own, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// With what a client that speaks HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
 struct Shared {
-    router: Router,
+    public: Public,
     region: HeaderValue,
     options: ServerConfig,
     metrics: Metrics,
-    http: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     tls: Option<Tls>,
+    stop: CancellationToken,
 }
 
 /// Serves until `stop`, then finishes what is under way, for at most `drain`.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    public: Public,
+    app: &App,
     config: &Config,
-    metrics: Metrics,
     stop: CancellationToken,
     drain: Duration,
 ) -> anyhow::Result<()> {
     let options = config.server.clone();
     let shared = Arc::new(Shared {
-        router,
+        public,
         region: HeaderValue::from_str(config.region.as_str())?,
-        http: builder(&options),
+        http1: http1_builder(&options),
+        http2: http2_builder(&options),
         tls: Tls::new(&config.tls)?,
-        metrics,
+        metrics: app.metrics.clone(),
+        stop: stop.clone(),
         options,
     });
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -79,6 +93,14 @@ pub async fn serve(
         }
     }));
     let room = Arc::new(Semaphore::new(shared.options.max_connections));
+    let workers = Workers::start(workers::count(shared.options.workers), |number| {
+        let pressure = app.pressure.clone();
+        async move { pressure.measure(number).await }
+    })?;
+    let (deciding, until) = (app.clone(), stop.clone());
+    tokio::spawn(until.run_until_cancelled_owned(async move {
+        deciding.pressure.decide(&deciding.metrics).await;
+    }));
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -98,10 +120,14 @@ pub async fn serve(
             shared.metrics.connections_refused.inc();
             continue;
         };
+        let Ok(stream) = stream.into_std() else { continue };
         let (shared, watcher) = (shared.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        workers.serve(move || async move {
             shared.metrics.connections.inc();
-            shared.connection(stream, peer, watcher).await;
+            // It may be served by this thread's own reactor from now on.
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                shared.connection(stream, peer, watcher).await;
+            }
             shared.metrics.connections.dec();
             drop(place);
         });
@@ -113,15 +139,18 @@ pub async fn serve(
     Ok(())
 }
 
-fn builder(options: &ServerConfig) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
+fn http1_builder(options: &ServerConfig) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(options.header_timeout_ms))
         .max_headers(options.max_headers)
         .max_buf_size(options.max_head_bytes);
-    http.http2()
-        .timer(TokioTimer::new())
+    http
+}
+
+fn http2_builder(options: &ServerConfig) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
         .max_concurrent_streams(options.max_streams)
         .max_header_list_size(u32::try_from(options.max_head_bytes).unwrap_or(u32::MAX))
         // Streams that are opened and reset cost us and not the client (CVE-2023-44487).
@@ -132,51 +161,104 @@ fn builder(options: &ServerConfig) -> auto::Builder<TokioExecutor> {
     http
 }
 
+/// Which HTTP a client without TLS speaks, by its first bytes, which are left to be read. None: it said nothing.
+async fn begins_http2(stream: &TcpStream) -> Option<bool> {
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut begun).await.ok()?;
+        match begun[..length] == PREFACE[..length] {
+            _ if length == 0 => return None,
+            false => return Some(false),
+            true if length == PREFACE.len() => return Some(true),
+            // The rest is on its way; what has come would be seen again at once.
+            true => tokio::time::sleep(PREFACE_PAUSE).await,
+        }
+    }
+}
+
 impl Shared {
     async fn connection(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
         // Small answers must not wait for the acknowledgement of the ones before.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.http(stream, peer, watcher).await };
         let patience = Duration::from_millis(self.options.header_timeout_ms);
-        match tokio::time::timeout(patience, tls.acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.http(stream, peer, watcher).await,
+        let Some(tls) = &self.tls else {
+            let begins = tokio::time::timeout(patience, begins_http2(&stream));
+            // One that has said nothing yet need not be waited for at the end.
+            return match self.stop.run_until_cancelled(begins).await {
+                Some(Ok(Some(false))) => self.http1(stream, peer, watcher).await,
+                Some(Ok(Some(true))) => Box::pin(self.http2(stream, peer, watcher)).await,
+                None | Some(Ok(None) | Err(_)) => {}
+            };
+        };
+        // Boxed, as above: what is larger than a plain HTTP/1.1 connection shall not make that larger.
+        match Box::pin(tokio::time::timeout(patience, tls.acceptor.accept(stream))).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Box::pin(self.http2(stream, peer, watcher)).await;
+            }
+            Ok(Ok(stream)) => Box::pin(self.http1(stream, peer, watcher)).await,
             Ok(Err(error)) => tracing::debug!(%error, peer = %peer.ip(), "no TLS handshake"),
             Err(_) => tracing::debug!(peer = %peer.ip(), "no TLS handshake in time"),
         }
     }
 
-    async fn http<T>(self: &Arc<Self>, stream: T, peer: SocketAddr, watcher: Watcher)
+    async fn http1<T>(self: &Arc<Self>, stream: T, peer: SocketAddr, watcher: Watcher)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let found = Arc::new(Found::default());
+        let io = self.watched(stream, &found);
+        let this = self.clone();
+        let service = service_fn(move |request| this.clone().answer(request, peer, found.clone()));
+        // Its patience with heads is hyper's own.
+        if let Err(error) = watcher.watch(self.http1.serve_connection(io, service)).await {
+            tracing::debug!(%error, peer = %peer.ip(), "a connection ended badly");
+        }
+    }
+
+    async fn http2<T>(self: &Arc<Self>, stream: T, peer: SocketAddr, watcher: Watcher)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let found = Arc::new(Found::default());
+        let io = self.watched(stream, &found);
+        let unread = Arc::new(Unread::default());
         let spoke = Arc::new(AtomicBool::new(false));
-        let patience = Duration::from_millis(self.options.write_stall_ms);
-        let io = TokioIo::new(Watched::new(stream, found.clone(), patience));
-        let heard = spoke.clone();
-        let service = service_fn(move |request| {
+        let (this, answers, heard) = (self.clone(), unread.clone(), spoke.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
             heard.store(true, Ordering::Relaxed);
-            self.clone().answer(request, peer, found.clone())
+            let (answer, answers) = (this.clone().answer(request, peer, found.clone()), answers.clone());
+            async move { answer.await.map(|answer| answer.map(|body| answers.watch(body))) }
         });
-        let connection = watcher.watch(self.http.serve_connection(io, service));
-        tokio::pin!(connection);
-        // hyper's own patience with a head begins only when it knows which HTTP is spoken.
-        let first = tokio::time::sleep(Duration::from_millis(self.options.header_timeout_ms));
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = first => match spoke.load(Ordering::Relaxed) {
-                true => connection.await,
-                false => return,
-            },
+        let mut connection = pin!(watcher.watch(self.http2.serve_connection(io, service)));
+        let mut first = pin!(tokio::time::sleep(Duration::from_millis(self.options.header_timeout_ms)));
+        let mut is_known = false;
+        let overdue = unread.overdue(Duration::from_millis(self.options.write_stall_ms));
+        let mut overdue = pin!(overdue);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break ended,
+                () = &mut overdue => {
+                    return tracing::debug!(peer = %peer.ip(), "answers are left unread");
+                }
+                () = &mut first, if !is_known => match spoke.load(Ordering::Relaxed) {
+                    true => is_known = true,
+                    false => return,
+                },
+            }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = %error, peer = %peer.ip(), "a connection ended badly");
+            tracing::debug!(%error, peer = %peer.ip(), "a connection ended badly");
         }
+    }
+
+    fn watched<T>(&self, stream: T, found: &Arc<Found>) -> TokioIo<Watched<T>> {
+        let patience = Duration::from_millis(self.options.write_stall_ms);
+        TokioIo::new(Watched::new(stream, found.clone(), patience, self.options.max_head_bytes))
     }
 
     async fn answer(
         self: Arc<Self>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         peer: SocketAddr,
         found: Arc<Found>,
     ) -> Result<Response, Infallible> {
@@ -184,15 +266,18 @@ impl Shared {
             .form()
             .map(Refused::Framing)
             .or_else(|| refuse::check(request.method(), request.uri(), request.version(), request.headers()));
+        let is_page = !request.uri().path().starts_with("/v1/");
         if let Some(refused) = refused {
             self.metrics.malformed.with_label_values(&[refused.as_str()]).inc();
             let mut answer = refused.answer(&self.region, peer);
             if request.version() == Version::HTTP_2 {
                 answer.headers_mut().remove(http::header::CONNECTION);
             }
+            secure(answer.headers_mut(), is_page);
             return Ok(answer);
         }
-        request.extensions_mut().insert(ConnectInfo(peer));
-        self.router.clone().oneshot(request.map(Body::new)).await
+        let mut answer = self.public.answer(request.map(Body::new), peer).await;
+        secure(answer.headers_mut(), is_page);
+        Ok(answer)
     }
 }

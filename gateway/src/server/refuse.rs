@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use axum::response::Response;
 use common::Problem;
 use common::http::REQUEST_ID;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::framing::Form;
 
@@ -54,6 +54,10 @@ impl Refused {
             Self::Framing(Form::RepeatedLength) => bad("there is more than one Content-Length"),
             Self::Framing(Form::OddEncoding) => bad("the only Transfer-Encoding taken is `chunked`, once"),
             Self::Framing(Form::BareLf) => bad("a line of the head ends without CR"),
+            Self::Framing(Form::TooLarge) => {
+                let detail = "the request's line and headers are longer than is taken";
+                Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", detail)
+            }
             Self::NoHost => bad("there is no Host"),
             Self::ManyHosts => bad("there is more than one Host"),
             Self::Target => bad("the request's target is not a path, or its method is not served"),

@@ -26,6 +26,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub fn region(name: &str) -> RegionName {
     name.parse().unwrap()
@@ -79,6 +80,7 @@ pub struct Fake {
     pub addr: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
     stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Drop for Fake {
@@ -105,7 +107,9 @@ impl Fake {
         let stop = CancellationToken::new();
         let handler: Arc<Handler> = Arc::new(handler);
         let (kept, until) = (got.clone(), stop.clone());
-        tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        let served = tasks.clone();
+        tasks.spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     () = until.cancelled() => return,
@@ -113,7 +117,7 @@ impl Fake {
                 };
                 let Ok((stream, _)) = accepted else { continue };
                 let (kept, handler, until) = (kept.clone(), handler.clone(), until.clone());
-                tokio::spawn(async move {
+                served.spawn(async move {
                     let service =
                         hyper::service::service_fn(|request| serve(request, kept.clone(), handler.clone()));
                     let served = hyper::server::conn::http1::Builder::new()
@@ -125,7 +129,14 @@ impl Fake {
                 });
             }
         });
-        Self { addr, got, stop }
+        Self { addr, got, stop, tasks }
+    }
+
+    /// Ends it, and returns when nothing of it is left: its port closed, and all its connections.
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub async fn ok(name: &'static str) -> Self {
@@ -233,10 +244,10 @@ impl Running {
         app.start_background(&stop);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let router = gateway::public(app.clone(), edge, &config).unwrap();
-        let (counted, until) = (metrics.clone(), stop.clone());
+        let public = gateway::Public::new(app.clone(), edge, &config).unwrap();
+        let (served, until) = (app.clone(), stop.clone());
         tokio::spawn(async move {
-            gateway::server::serve(listener, router, &config, counted, until, Duration::ZERO).await
+            gateway::server::serve(listener, public, &served, &config, until, Duration::ZERO).await
         });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url: format!("http://{addr}"), addr, app, metrics, http, stop }
