@@ -1,6 +1,6 @@
 //! The OpenAPI document against the running gateway: schemathesis calls every documented operation with
-//! generated input, as a customer and as an admin, then as an admin on things that exist, and checks every
-//! answer against the document.
+//! generated input, as a customer, as an employee of a region and as an admin, then as an admin on things that
+//! exist, and checks every answer against the document.
 //!
 //! Runs when `E2E_SCHEMATHESIS` names the program; `scripts/test` installs it and sets that.
 
@@ -67,11 +67,13 @@ pub async fn walk(world: Arc<World>) {
     // Not the platform's own admin: what is done with it must not bind what follows.
     let admin = world.appointed("eu", json!([{"role": "admin"}])).await.client;
     std::fs::write(&real, real_ids(world, &admin).await).unwrap();
+    let employee = world.appointed("eu", json!([{"role": "employee", "region": "eu"}])).await.client;
     let customer = world.customer("eu").await.client;
 
     let mut failed = Vec::new();
     for (who, client, config) in [
         ("a customer", &customer, &generated),
+        ("an employee", &employee, &generated),
         ("an admin", &admin, &generated),
         ("an admin on what exists", &admin, &real),
     ] {
