@@ -26,6 +26,12 @@ pub enum Fault {
     Replicas,
     Storm,
     ProviderAway,
+    /// Of a story ([`crate::scripts`]), as long as it says.
+    CutFor(Vec<(Place, Place)>, Ms),
+    /// Messages between these take so much longer, for so long.
+    Slow(Vec<(Place, Place)>, Ms, Ms),
+    /// The first show moves there.
+    MoveTo(u8),
 }
 
 /// For [`crate::setup::Setup::kinds`]: which kinds a seed has.
@@ -44,6 +50,7 @@ impl World {
             }
             at += self.chance.between(self.setup.pause.0, self.setup.pause.1);
         }
+        self.plan_script();
         let end = self.setup.chaos;
         self.queue.push(end, Event::AllHeals);
     }
@@ -97,8 +104,22 @@ impl World {
         let fault = self.faults[no].clone();
         self.trace.say(self.now, || format!("FAULT {fault:?}"));
         self.counts.add(name(&fault));
-        let until = self.soon(200, 8_000);
+        let mut until = self.soon(200, 8_000);
         match &fault {
+            Fault::CutFor(cuts, lasts) => {
+                until = self.now + lasts;
+                for cut in cuts {
+                    *self.cuts.entry(*cut).or_default() += 1;
+                }
+            }
+            Fault::Slow(ways, extra, lasts) => {
+                until = self.now + lasts;
+                self.slow.extend(ways.iter().map(|way| (*way, *extra)));
+            }
+            Fault::MoveTo(region) => {
+                self.move_to(*region);
+                return;
+            }
             Fault::Cut(cuts) => {
                 for cut in cuts {
                     *self.cuts.entry(*cut).or_default() += 1;
@@ -166,9 +187,14 @@ impl World {
             return;
         }
         match fault {
-            Fault::Cut(cuts) => {
+            Fault::Cut(cuts) | Fault::CutFor(cuts, _) => {
                 for cut in cuts {
                     self.uncut(*cut);
+                }
+            }
+            Fault::Slow(ways, ..) => {
+                for way in ways {
+                    self.slow.remove(way);
                 }
             }
             Fault::Crash(at) => self.start(*at),
@@ -216,6 +242,7 @@ impl World {
         self.trace.say(now, || "everything heals".to_owned());
         self.healed_at = Some(now);
         self.cuts.clear();
+        self.slow.clear();
         self.storm = false;
         self.setup.lose = 0;
         self.setup.double = 0;
@@ -253,6 +280,14 @@ impl World {
         let old = u64::from(self.chance.chance(150));
         if self.registry.is_up {
             self.command(&Command::Move { show: record.id, to, if_epoch: record.epoch - old });
+        }
+    }
+
+    fn move_to(&mut self, region: u8) {
+        let to = self.names.regions[usize::from(region)].clone();
+        let Some(record) = self.registry.state.show(self.names.shows[0]) else { return };
+        if self.registry.is_up && record.owner != to {
+            self.command(&Command::Move { show: record.id, to, if_epoch: record.epoch });
         }
     }
 
@@ -323,5 +358,8 @@ fn name(fault: &Fault) -> &'static str {
         Fault::Replicas => "fault: replicas",
         Fault::Storm => "fault: storm",
         Fault::ProviderAway => "fault: provider away",
+        Fault::CutFor(..) => "story: cut",
+        Fault::Slow(..) => "story: slow link",
+        Fault::MoveTo(_) => "story: move",
     }
 }

@@ -24,6 +24,7 @@ mod random;
 mod registry;
 mod replica;
 mod run;
+mod scripts;
 mod setup;
 mod trace;
 mod truth;

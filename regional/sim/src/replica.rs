@@ -10,8 +10,6 @@ use crate::event::{At, Does, Event, Happening, Ms, Operation, Place, ToRegistry,
 use crate::kind::Sim;
 use crate::world::World;
 
-/// How many entries one answer to Fetch takes, where messages are small.
-const PAGE: usize = 2;
 const NUDGE: Ms = 500;
 /// A recovery that takes longer begins again with what the registry then says.
 const PATIENCE: Ms = 4_000;
@@ -32,7 +30,7 @@ impl World {
             return;
         }
         database.content.position += 1;
-        let (rules, small) = (self.rules, self.setup.small_messages);
+        let (rules, most) = (self.rules, self.setup.page);
         match does {
             Does::Beat => {
                 if answered {
@@ -52,7 +50,7 @@ impl World {
                 }
             }
             Does::Own(request) => {
-                let reply = page(database.replica(show).handle(rules, standing, request), small);
+                let reply = page(database.replica(show).handle(rules, standing, request), most);
                 self.wrote(region, show, &reply);
                 if answered {
                     let at = self.soon(0, 2);
@@ -60,7 +58,7 @@ impl World {
                 }
             }
             Does::Peers(from, request) => {
-                let reply = page(database.replica(show).handle(rules, standing, request), small);
+                let reply = page(database.replica(show).handle(rules, standing, request), most);
                 self.wrote(region, show, &reply);
                 if answered {
                     let (own, peer) = (Place::Region(region), Place::Region(from.at.region));
@@ -200,9 +198,9 @@ impl World {
 }
 
 /// Where messages are small, Fetch answers few entries at a time.
-fn page(mut reply: Reply<Sim>, small: bool) -> Reply<Sim> {
-    if let (true, Answer::Entries { entries, .. }) = (small, &mut reply.answer) {
-        entries.truncate(PAGE);
+fn page(mut reply: Reply<Sim>, most: usize) -> Reply<Sim> {
+    if let Answer::Entries { entries, .. } = &mut reply.answer {
+        entries.truncate(most);
     }
     reply
 }

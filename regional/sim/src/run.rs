@@ -100,6 +100,7 @@ impl World {
             limits,
             queue: Queue::default(),
             cuts: BTreeMap::new(),
+            slow: BTreeMap::new(),
             storm: false,
             faults: Vec::new(),
             names,
@@ -139,7 +140,8 @@ impl World {
         for no in 0..self.setup.shows {
             let facts = &self.facts[usize::from(no)];
             let mut replicas = self.names.regions.clone();
-            if replicas.len() > 4 || (replicas.len() > 3 && self.chance.chance(500)) {
+            let all = self.setup.emphasis == Emphasis::LateAppend;
+            if !all && (replicas.len() > 4 || (replicas.len() > 3 && self.chance.chance(500))) {
                 replicas.rotate_left(usize::from(no));
                 replicas.truncate(3);
             }

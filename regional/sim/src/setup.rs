@@ -35,6 +35,9 @@ pub struct Setup {
     pub kinds: u32,
     pub pause: (Ms, Ms),
     pub small_messages: bool,
+    /// Entries in one answer to Fetch.
+    pub page: usize,
+    pub emphasis: Emphasis,
 }
 
 /// The beginning of virtual time.
@@ -59,6 +62,10 @@ pub enum Emphasis {
     Tails,
     /// Stores go back in time while shows move.
     Losses,
+    /// Told by [`crate::scripts`] only, and only where it is asked for.
+    StaleTail,
+    /// As well.
+    LateAppend,
 }
 
 impl Emphasis {
@@ -68,6 +75,7 @@ impl Emphasis {
             Self::Sets => &[0, 1, 2, 3, 5, 11, 13, 13, 13],
             Self::Tails => &[0, 1, 2, 4, 5, 11, 14],
             Self::Losses => &[0, 2, 4, 5, 6, 7, 9, 11],
+            Self::StaleTail | Self::LateAppend => &[],
         };
         of.iter().filter(|_| chance.chance(700)).fold(0, |kinds, kind| kinds | 1 << kind)
     }
@@ -86,7 +94,7 @@ impl Setup {
         let emphasis = emphasis.unwrap_or(drawn);
         let (sets, tails) = (matches!(emphasis, Emphasis::Sets), matches!(emphasis, Emphasis::Tails));
         let most = if sets || tails { 1_200 } else { chance.between(1_500, 6_000) };
-        Self {
+        let mut setup = Self {
             regions: if sets {
                 5
             } else if chance.chance(250) {
@@ -108,6 +116,35 @@ impl Setup {
             kinds: u32::try_from(emphasis.kinds(chance)).unwrap_or(0),
             pause: (100, most),
             small_messages: tails || chance.chance(300),
+            page: usize::MAX,
+            emphasis,
+        };
+        if setup.small_messages {
+            setup.page = 2;
+        }
+        setup.told()
+    }
+
+    /// A story has a stage of its own: one show that everybody wants, and links that do as they are told.
+    fn told(mut self) -> Self {
+        (self.regions, self.clients, self.think) = match self.emphasis {
+            // Few entries under way at once: what one has sent others have not.
+            Emphasis::StaleTail => (3, 4, (20, 150)),
+            Emphasis::LateAppend => (5, 6, (10, 60)),
+            _ => return self,
+        };
+        Self {
+            slots: 1,
+            shows: 1,
+            chaos: 60_000,
+            latency: (5, 20),
+            lose: 0,
+            double: 0,
+            late: 0,
+            unknown: 0,
+            small_messages: true,
+            page: 1,
+            ..self
         }
     }
 }

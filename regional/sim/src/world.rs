@@ -43,6 +43,8 @@ pub struct World {
     pub queue: Queue,
     /// How many faults cut each direction now.
     pub cuts: BTreeMap<(Place, Place), u32>,
+    /// How much longer messages take than they would.
+    pub slow: BTreeMap<(Place, Place), Ms>,
     pub storm: bool,
     pub faults: Vec<Fault>,
     pub names: Names,
@@ -103,7 +105,7 @@ impl World {
             return self.chance.between(200, 6_000);
         }
         let (least, most) = self.setup.latency;
-        self.chance.between(least, most)
+        self.chance.between(least, most) + self.slow.get(&(from, to)).copied().unwrap_or(0)
     }
 
     /// Sends a message: it arrives, or not, or twice. False: it surely does not.
