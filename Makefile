@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # A newly installed cargo is not yet on this shell's path.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build up test test-long lint bench model sim chaos clean
+.PHONY: help setup build up test test-long lint bench figures model sim chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,13 +38,16 @@ bench: build ## Measure everything, on a platform of its own; figures and plots 
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo "bench: without nginx seat maps have nothing to be compared with (apt-get install nginx-light)"
 	target/release/marquee bench all $(ARGS)
 
+figures: setup ## Measure failover, moves, latency and catch-up with 80 ms between regions, as root; ROUNDS=5, ARGS='--only moves'
+	@CHAOS_PROFILE=release scripts/chaos --figures $(or $(ROUNDS),5) --out target/figures $(ARGS)
+
 model: setup ## Explore the replication protocol's model in its long form; ARGS name configurations or rules
 	cargo run --locked -p protocol-model -- $(ARGS)
 
 sim: setup ## Run the simulation: SEEDS=100000 for a night, SEED=n tells one seed in full
 	SEEDS=$(SEEDS) SEED=$(SEED) FIRST=$(FIRST) cargo run --locked -p simulation
 
-chaos: setup ## Real processes under real faults, as root: MINUTES=60 for longer, SEED=n for a schedule again
+chaos: setup ## Real processes under real faults: MINUTES=60 for longer, SEED=n for a schedule again
 	@scripts/chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean: ## Remove what was built

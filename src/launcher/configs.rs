@@ -104,9 +104,9 @@ impl Facts<'_> {
 
     fn global(&self, folder: &std::path::Path) -> Value {
         json!({
-            "listen": self.ports.address("global"),
+            "listen": self.ports.listen("global"),
             "ops_listen": self.ports.address("global.ops"),
-            "grpc_listen": self.ports.address("global.grpc"),
+            "grpc_listen": self.ports.listen("global.grpc"),
             "peer_tls": certificates::setting(folder),
             "postgres_url": self.postgres_url(&Place::Global),
             "master_key": self.secrets.get("master-key"),
@@ -136,7 +136,7 @@ impl Facts<'_> {
             "node_id": node_id(region),
             "region": region,
             "data_dir": folder.join("data"),
-            "listen": self.ports.address(&format!("raft-{region}")),
+            "listen": self.ports.listen(&format!("raft-{region}")),
             "ops_listen": self.ports.address(&format!("raft-{region}.ops")),
             "peer_tls": certificates::setting(folder),
             "peers": peers,
@@ -149,9 +149,12 @@ impl Facts<'_> {
         let mut config = json!({
             "region": region,
             "regions": self.regions,
-            "listen": self.ports.address(&format!("regional-{region}")),
+            "listen": self.ports.listen(&format!("regional-{region}")),
             "ops_listen": self.ports.address(&format!("regional-{region}.ops")),
-            "replication": { "listen": self.ports.address(&format!("regional-{region}.grpc")) },
+            "replication": {
+                "listen": self.ports.listen(&format!("regional-{region}.grpc")),
+                "advertise": self.ports.url(&format!("regional-{region}.grpc")),
+            },
             "peer_tls": certificates::setting(folder),
             "http_url": self.ports.url(&format!("regional-{region}")),
             "postgres_url": self.postgres_url(&Place::Region(region.clone())),

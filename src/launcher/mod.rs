@@ -42,4 +42,4 @@ pub use progress::Progress;
 pub use report::print as print_report;
 pub use run::{Account, Process, Provider, Run};
 pub(crate) use secrets::Secrets;
-pub use site::{Site, Sites};
+pub use site::{Site, Sites, forwarded};

@@ -31,7 +31,7 @@ pub struct Options {
     pub quiet: bool,
     /// Of the services' logs.
     pub log_format: LogFormat,
-    /// Places that do not stand on loopback.
+    /// Places that do not simply stand on loopback.
     pub sites: Sites,
     /// How long the whole start may take.
     pub patience: Duration,

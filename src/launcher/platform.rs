@@ -218,7 +218,7 @@ impl Inner {
 
     /// Where the place stands; none: on loopback.
     pub fn site(&self, place: &Place) -> Option<Site> {
-        self.options.sites.get(place.as_str()).cloned()
+        self.options.sites.get(place.as_str()).filter(|site| site.network.is_some()).cloned()
     }
 
     /// The part's own folder, below `servers/`.

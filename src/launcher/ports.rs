@@ -12,7 +12,7 @@ use anyhow::Context;
 use common::loopback::{hold, hold_unused};
 
 use super::files;
-use super::site::{Sites, host};
+use super::site::{Sites, forwarded, host};
 
 const FILE: &str = "ports.json";
 
@@ -103,6 +103,13 @@ impl Ports {
 
     pub fn address(&self, name: &str) -> String {
         format!("{}:{}", self.host(name), self.get(name))
+    }
+
+    /// What its process listens on; others reach it at [`Self::address`].
+    pub fn listen(&self, name: &str) -> String {
+        let behind = forwarded(&self.sites, name).is_some();
+        let host = if behind { Ipv4Addr::LOCALHOST } else { self.host(name) };
+        format!("{host}:{}", self.get(name))
     }
 
     pub fn url(&self, name: &str) -> String {

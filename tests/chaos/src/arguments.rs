@@ -15,8 +15,14 @@ pub struct Arguments {
     pub rate: u32,
     /// Where the report, the schedule and the history go.
     pub out: PathBuf,
-    /// Only faults whose name begins so.
+    /// Only faults whose name begins so; of figures, only these parts, with commas between.
     pub only: Option<String>,
+    /// Measure in place of breaking, and how often.
+    pub figures: Option<usize>,
+    /// On loopback, also where there could be namespaces.
+    pub loopback: bool,
+    /// The executable that the platform is made of, where it is not the one that was built with this.
+    pub program: Option<PathBuf>,
     /// Somebody asked for this run; the form in the tests is left out where it cannot be.
     pub wanted: bool,
     /// The platform's data stay there, for looking into.
@@ -40,6 +46,9 @@ impl Arguments {
             rate: SHORT_RATE,
             out: "target/chaos".into(),
             only: None,
+            figures: None,
+            loopback: false,
+            program: None,
             wanted: false,
             keep: None,
         };
@@ -56,6 +65,12 @@ impl Arguments {
                 "--seed" => seed = Some(value()?.parse()?),
                 "--rate" => rate = Some(value()?.parse::<u32>()?.clamp(1, 10_000)),
                 "--out" => arguments.out = value()?.into(),
+                "--figures" => {
+                    arguments.wanted = true;
+                    arguments.figures = Some(value()?.parse::<usize>()?.max(1));
+                }
+                "--loopback" => arguments.loopback = true,
+                "--program" => arguments.program = Some(value()?.into()),
                 "--only" => arguments.only = Some(value()?.clone()),
                 "--keep" => arguments.keep = Some(value()?.into()),
                 // Of the test harness.
@@ -71,7 +86,8 @@ impl Arguments {
                 other => match other.split_once('=') {
                     Some(("--test-threads" | "--skip" | "--format" | "--color", _)) => {}
                     _ => bail!(
-                        "`{other}` is not known; there are --minutes, --seconds, --seed, --rate, --out, --only, --keep"
+                        "`{other}` is not known; there are --minutes, --seconds, --seed, --rate, --out, --only, --keep, \
+                         --figures, --loopback, --program"
                     ),
                 },
             }
@@ -100,6 +116,8 @@ mod tests {
         assert!(!parse(&["chaos"]).unwrap().unwrap().wanted);
         assert!(parse(&["selling"]).unwrap().is_none());
         assert!(parse(&["--list"]).unwrap().is_none());
+        let figures = parse(&["--figures", "5", "--program", "target/release/marquee"]).unwrap().unwrap();
+        assert!(figures.wanted && figures.figures == Some(5) && figures.program.is_some());
         assert!(parse(&["--sed", "7"]).is_err() && parse(&["--seed"]).is_err());
     }
 }

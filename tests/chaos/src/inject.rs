@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -236,14 +237,28 @@ impl Injector {
         let port = common::loopback::unused_address()?.port();
         let postgres = self.programs(region)?.join("postgres");
         let owner = fs::metadata(&folder)?;
-        let mut command = std::process::Command::new("nsenter");
-        let mut net = OsString::from("--net=");
-        net.push(&site.network);
-        command.arg(net).args([format!("--setuid={}", owner.uid()), format!("--setgid={}", owner.gid())]);
-        command.arg("--").arg(postgres).arg("-D").arg(&copy);
+        let mut command = match &site.network {
+            Some(network) => {
+                let mut command = std::process::Command::new("nsenter");
+                let mut net = OsString::from("--net=");
+                net.push(network);
+                let user = [format!("--setuid={}", owner.uid()), format!("--setgid={}", owner.gid())];
+                command.arg(net).args(user).arg("--").arg(postgres);
+                command
+            }
+            None => {
+                let mut command = std::process::Command::new(postgres);
+                if rustix::process::geteuid().is_root() {
+                    command.uid(owner.uid()).gid(owner.gid());
+                }
+                command
+            }
+        };
+        command.arg("-D").arg(&copy);
+        let host = site.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| site.host);
         for setting in [
             format!("port={port}"),
-            format!("listen_addresses={}", site.host),
+            format!("listen_addresses={host}"),
             "unix_socket_directories=".into(),
             "logging_collector=off".into(),
             "max_connections=100".into(),
@@ -301,6 +316,9 @@ impl Injector {
         let output =
             tokio::time::timeout(PATIENCE, command.output()).await.context("the backup takes long")??;
         ensure!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr).trim());
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
         let owner = fs::metadata(self.folder(region))?;
         let owner = format!("{}:{}", owner.uid(), owner.gid());
         call("chown", [OsString::from("-R"), owner.into(), to.into()])

@@ -8,9 +8,9 @@ use std::time::Duration;
 use common::ShowId;
 use serde::Serialize;
 
-use crate::faults::Planned;
+use crate::faults::{FILL_DISK, Planned};
 use crate::record::{Attempt, Kind, Outcome};
-use crate::rooms::REGIONS;
+use crate::rooms::{Apart, REGIONS};
 
 /// A fault as it went.
 #[derive(Clone, Debug, Serialize)]
@@ -66,6 +66,7 @@ pub fn seen(fault: &Happened, until: Duration, attempts: &[Attempt]) -> Seen {
 
 /// All of a run.
 pub struct Told<'a> {
+    pub apart: Apart,
     pub seed: u64,
     pub lasting: Duration,
     /// How long customers came.
@@ -104,6 +105,12 @@ impl Told<'_> {
             count(|outcome| matches!(outcome, Outcome::Ok { .. })),
             count(|outcome| matches!(outcome, Outcome::Refused { .. })),
         );
+        match self.apart {
+            Apart::Namespaces => {}
+            Apart::Proxies => {
+                writeln!(out, "- on loopback, with proxies between regions; `{FILL_DISK}` is left out")?
+            }
+        }
         let all = self.attempts.len();
         let per_second = all as f64 / self.sold_for.as_secs_f64().max(0.001);
         writeln!(out, "# chaos, seed {}\n", self.seed)?;

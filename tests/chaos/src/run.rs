@@ -1,25 +1,27 @@
 //! One run, from the first process to the judgement.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use marquee::launcher::{Options, Platform};
+use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Arguments;
-use crate::faults::{Planned, schedule};
+use crate::faults::{FILL_DISK, Planned, schedule};
 use crate::inject::{self, Injector};
 use crate::journals;
 use crate::judge::{Judgement, judge, notices};
 use crate::load::Load;
 use crate::record::{Kind, Outcome};
 use crate::report::{Happened, Told, seen};
-use crate::rooms::{REGIONS, Rooms};
+use crate::rooms::{Apart, REGIONS, ROUND_TRIPS, Rooms};
 use crate::say;
 use crate::stage::Stage;
+use crate::wan;
 
 /// Seats that nobody pays for are free again after this.
 const HOLD_SECS: u64 = 20;
@@ -31,8 +33,11 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Whether S1 to S7 held and everything came back.
-pub fn run(marquee: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
-    let planned = schedule(arguments.seed, arguments.lasting, arguments.only.as_deref());
+pub fn run(marquee: &Path, arguments: &Arguments, apart: Apart) -> anyhow::Result<bool> {
+    // A small disk of its own takes a mount.
+    let possible = |kind: &str| apart == Apart::Namespaces || kind != FILL_DISK;
+    let wanted = |kind: &str| arguments.only.as_deref().is_none_or(|only| kind.starts_with(only));
+    let planned = schedule(arguments.seed, arguments.lasting, |kind| wanted(kind) && possible(kind));
     say(&format!(
         "seed {}, {} faults in {} s; again with --seed {}",
         arguments.seed,
@@ -41,7 +46,8 @@ pub fn run(marquee: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
         arguments.seed
     ));
     // Before any other thread, since it looks into other namespaces.
-    let rooms = Rooms::open()?;
+    let rooms = Rooms::open(apart, ROUND_TRIPS)?;
+    marquee::bench::http::watch::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(within(marquee, arguments, &planned, rooms));
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -64,15 +70,11 @@ async fn within(
         // Impatience: the kernel clears away what is left.
         std::process::exit(130);
     });
-    let temporary = tempfile::Builder::new().prefix("marquee-chaos-").tempdir_in("/var/tmp")?;
-    let data = arguments.keep.clone().unwrap_or_else(|| temporary.path().join("data"));
-    std::fs::create_dir_all(&data)?;
-    // Servers run as other users and pass through here.
-    for folder in [temporary.path(), &data, &data.join("servers")] {
-        std::fs::create_dir_all(folder)?;
-        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    let (_temporary, data) = data_folder(arguments.keep.as_deref())?;
+    match rooms.apart {
+        Apart::Namespaces => inject::small_disk(&data)?,
+        Apart::Proxies => wan::proxy::start(&rooms.wan, &rooms.sites, data.clone()),
     }
-    inject::small_disk(&data)?;
     let options = Options {
         regions: REGIONS.iter().map(|region| region.parse()).collect::<Result<_, _>>()?,
         data: data.clone(),
@@ -88,7 +90,7 @@ async fn within(
     let platform = match Platform::start(options).await {
         Ok(platform) => platform,
         Err(error) => {
-            inject::remove_small_disk(&data);
+            put_away(rooms.apart, &data);
             return Err(error);
         }
     };
@@ -99,8 +101,26 @@ async fn within(
     };
     rooms.wan.change(|links| links.heal());
     platform.stop().await;
-    inject::remove_small_disk(&data);
+    put_away(rooms.apart, &data);
     done
+}
+
+fn put_away(apart: Apart, data: &Path) {
+    if apart == Apart::Namespaces {
+        inject::remove_small_disk(data);
+    }
+}
+
+/// The platform's folder: `keep`, or one that is removed with the first value.
+pub fn data_folder(keep: Option<&Path>) -> anyhow::Result<(TempDir, PathBuf)> {
+    let temporary = tempfile::Builder::new().prefix("marquee-chaos-").tempdir_in("/var/tmp")?;
+    let data = keep.map_or_else(|| temporary.path().join("data"), Path::to_owned);
+    // Servers run as other users and pass through here.
+    for folder in [temporary.path(), &data, &data.join("servers")] {
+        std::fs::create_dir_all(folder)?;
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    }
+    Ok((temporary, data))
 }
 
 async fn on_platform(
@@ -154,6 +174,7 @@ async fn on_platform(
     }
     let notices = notices(judgement.history.clone());
     let told = Told {
+        apart: rooms.apart,
         seed: arguments.seed,
         lasting: arguments.lasting,
         sold_for,

@@ -42,8 +42,7 @@ impl Stage {
         let gateways: Vec<String> = REGIONS.iter().map(|region| run.gateways[*region].clone()).collect();
         let account = run.account("admin").context("run.json names no admin")?;
         let admin = Api::new(&gateways[0])?.signed_in(&account.username, &account.password).await?;
-        let film = json!({"title": "A film", "release_date": "2026-01-01", "runtime_min": 100});
-        let movie = id(&admin.post("/v1/movies", &film).await?)?;
+        let movie = film(&admin).await?;
         let mut shows = Vec::new();
         for (place, gateway) in gateways.iter().enumerate() {
             shows.extend(region_shows(&admin.at(gateway), place, &movie).await?);
@@ -73,7 +72,14 @@ impl Stage {
     }
 }
 
-async fn region_shows(api: &Api, place: usize, movie: &str) -> anyhow::Result<Vec<ShowId>> {
+/// A film for all shows.
+pub async fn film(admin: &Api) -> anyhow::Result<String> {
+    let film = json!({"title": "A film", "release_date": "2026-01-01", "runtime_min": 100});
+    id(&admin.post("/v1/movies", &film).await?)
+}
+
+/// A cinema in a region, once the region has heard of the film.
+pub async fn cinema(api: &Api, place: usize, movie: &str) -> anyhow::Result<String> {
     let cinema = json!({
         "name": format!("Cinema {}", REGIONS[place]), "address": "1 Test Street", "latitude": 50.0, "longitude": 8.0,
         "time_zone": "Europe/Berlin", "currency": "EUR",
@@ -86,7 +92,11 @@ async fn region_shows(api: &Api, place: usize, movie: &str) -> anyhow::Result<Ve
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let cinema = id(&api.post("/v1/cinemas", &cinema).await?)?;
+    id(&api.post("/v1/cinemas", &cinema).await?)
+}
+
+async fn region_shows(api: &Api, place: usize, movie: &str) -> anyhow::Result<Vec<ShowId>> {
+    let cinema = cinema(api, place, movie).await?;
     let mut shows = Vec::new();
     for hall in 0..2 {
         // The first hall of all is the large one, with one show.
@@ -99,20 +109,24 @@ async fn region_shows(api: &Api, place: usize, movie: &str) -> anyhow::Result<Ve
         let grid = json!({"name": format!("Hall {hall}"), "grid": {"rows": rows, "seats": seats}});
         let hall = id(&api.post(&format!("/v1/cinemas/{cinema}/halls"), &grid).await?)?;
         for no in 0..count {
-            let at = Timestamp::now() + SignedDuration::from_hours(48 + 4 * no);
-            let at = Timestamp::from_second(at.as_second())?;
-            let body = json!({
-                "hall_id": hall, "movie_id": movie, "starts_at": at,
-                "prices": [{"seat_type": "standard", "category": "adult", "amount": 1000}],
-            });
-            let show = id(&api.post("/v1/shows", &body).await?)?;
-            shows.push(show.parse().map_err(|_| anyhow::anyhow!("{show} is no show's id"))?);
+            shows.push(show(api, &hall, movie, no).await?);
         }
     }
     Ok(shows)
 }
 
-async fn customer(api: &Api, no: usize) -> anyhow::Result<Customer> {
+/// A hall's show by its number, every four hours.
+pub async fn show(api: &Api, hall: &str, movie: &str, no: u32) -> anyhow::Result<ShowId> {
+    let at = Timestamp::now() + SignedDuration::from_hours(48 + 4 * i64::from(no));
+    let body = json!({
+        "hall_id": hall, "movie_id": movie, "starts_at": Timestamp::from_second(at.as_second())?,
+        "prices": [{"seat_type": "standard", "category": "adult", "amount": 1000}],
+    });
+    let show = id(&api.post("/v1/shows", &body).await?)?;
+    show.parse().map_err(|_| anyhow::anyhow!("{show} is no show's id"))
+}
+
+pub async fn customer(api: &Api, no: usize) -> anyhow::Result<Customer> {
     let (username, password) = (format!("guest{no}"), format!("a film a day, {no}"));
     let body = json!({
         "email": format!("{username}@example.org"), "username": username, "name": "Guest", "password": password,
@@ -123,6 +137,6 @@ async fn customer(api: &Api, no: usize) -> anyhow::Result<Customer> {
     Ok(Customer { id: id(&user)?, name: username, password, token })
 }
 
-fn id(answer: &Value) -> anyhow::Result<String> {
+pub fn id(answer: &Value) -> anyhow::Result<String> {
     answer["id"].as_str().map(str::to_owned).with_context(|| format!("an answer without an id: {answer}"))
 }

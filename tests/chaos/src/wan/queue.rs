@@ -17,6 +17,13 @@ pub struct Link {
     pub cut: bool,
 }
 
+impl Link {
+    /// Whether what is sent now goes on its way. `chance`: of 1,000, drawn by the caller.
+    pub fn takes(&self, chance: u32) -> bool {
+        !self.cut && chance >= self.loss_per_mille
+    }
+}
+
 /// Links by where from and where to.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -71,7 +78,7 @@ pub struct Queue {
 impl Queue {
     /// Takes a packet. `chance`: of 1,000, drawn by the caller. Answers whether it is on its way.
     pub fn send(&mut self, now: At, link: &Link, to: usize, chance: u32, packet: Vec<u8>) -> bool {
-        if link.cut || chance < link.loss_per_mille {
+        if !link.takes(chance) {
             return false;
         }
         self.order += 1;
