@@ -26,7 +26,6 @@ struct Seen {
 
 pub async fn measure(ground: &Ground, rounds: usize) -> anyhow::Result<Part> {
     let show = *ground.make_shows(OWNER, 1, (26, 50)).await?.first().context("no show")?;
-    // A customer's carries the key of the account; staff are without, and `global` is asked for it.
     ground.sign_in_again().await?;
     let token = ground.token(0);
     let run = ground.platform.run();
