@@ -13,7 +13,7 @@ async fn a_leader_that_may_be_replaced_refuses_nothing_and_denies_nothing() {
     platform.booked("eu", show, "A1").await;
     let eu = platform.apps["eu"].hosts.get(show).await.unwrap();
     let missing = async || eu.unless_deposed(common::Problem::not_found("reservation")).await.status.as_u16();
-    let stamped = || crate::asking::about(&eu, ()).headers().contains_key("x-as-of");
+    let stamped = || crate::asking::about(&eu, ()).headers().contains_key("x-may-be-stale");
     assert!(!stamped() && missing().await == 404);
 
     platform.part("eu", true);
