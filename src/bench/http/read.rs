@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regional::bench::Seen;
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::bare::Bare;
@@ -52,7 +51,7 @@ pub async fn read(data: &Path, plan: &ReadPlan, progress: &Progress) -> anyhow::
         let gateway = ("marquee, by gateway", stage.gateway, path);
         for (design, address, path) in nginx.into_iter().chain([bare, ours, gateway]) {
             let design = format!("{design}, {seats} seats");
-            turns.push(turn(design, address, &path, file.bytes.len(), plan).await?);
+            turns.push(turn(design, address, &path, file.bytes.len(), plan));
         }
     }
     let lines = take_turns(&turns, plan.pace, progress).await?;
@@ -75,31 +74,22 @@ pub async fn read(data: &Path, plan: &ReadPlan, progress: &Progress) -> anyhow::
     Ok(report)
 }
 
-/// Connections stay open from turn to turn.
-async fn turn(
-    design: String,
-    address: SocketAddr,
-    path: &str,
-    bytes: usize,
-    plan: &ReadPlan,
-) -> anyhow::Result<Turn> {
-    let mut wires = Vec::new();
-    for _ in 0..plan.clients {
-        wires.push(Wire::connect(address).await?);
-    }
-    let (wires, pace) = (Arc::new(Mutex::new(wires)), plan.pace);
+/// Connections are each turn's own: a server may close those that rest while the others have theirs.
+fn turn(design: String, address: SocketAddr, path: &str, bytes: usize, plan: &ReadPlan) -> Turn {
+    let (clients, pace) = (plan.clients, plan.pace);
     let request = Arc::new(get(address, path, HEADERS));
-    Ok(Turn::new(design, Work::Clients(plan.clients), move || {
-        let (wires, request) = (wires.clone(), request.clone());
+    Turn::new(design, Work::Clients(clients), move || {
+        let request = request.clone();
         async move {
-            let mut wires = wires.lock().await;
-            let connected = std::mem::take(&mut *wires);
-            let (connected, _) = ask(connected, &request, bytes, pace.warm_up()).await?;
-            let (connected, seen) = ask(connected, &request, bytes, pace.time).await?;
-            *wires = connected;
+            let mut wires = Vec::new();
+            for _ in 0..clients {
+                wires.push(Wire::connect(address).await?);
+            }
+            let (wires, _) = ask(wires, &request, bytes, pace.warm_up()).await?;
+            let (_, seen) = ask(wires, &request, bytes, pace.time).await?;
             Ok(seen)
         }
-    }))
+    })
 }
 
 async fn ask(
