@@ -6,10 +6,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A folder of our own, removed when it is dropped.
 pub struct Scratch(PathBuf);
@@ -62,5 +64,16 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(running)
+    }
+
+    /// For what has children of its own, which a SIGKILL would leave behind: asks it to end, and waits a moment.
+    pub fn end(&mut self) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let Some(pid) = pid else { return };
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

@@ -35,6 +35,12 @@ fn program() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.running.end();
+    }
+}
+
 impl Nginx {
     /// None where nginx is not installed. As many workers as cores, no log, the files' handles kept open.
     pub async fn start(files: &[Served]) -> anyhow::Result<Option<Self>> {
@@ -48,7 +54,7 @@ impl Nginx {
         let config = scratch.path().join("nginx.conf");
         std::fs::write(&config, configuration(scratch.path(), address, files))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["guard", "--parent", &std::process::id().to_string(), "--"]);
+        command.args(["guard", "--gently", "--parent", &std::process::id().to_string(), "--"]);
         command.arg(&program).arg("-p").arg(scratch.path()).arg("-c").arg(&config);
         command.args(["-g", "daemon off;", "-e", "stderr"]);
         let running = Running::start(command, address, &scratch.path().join("log")).await?;
