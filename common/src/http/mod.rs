@@ -18,7 +18,7 @@ pub use extract::{
     whole_body,
 };
 pub use front::Front;
-pub use server::{serve, serve_behind};
+pub use server::{accept, serve, serve_behind};
 
 /// `{"items": [...], "next_cursor": "…" or null}`
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]

@@ -50,6 +50,23 @@ pub async fn serve_behind(
     serve_with(listener, app, Some(Arc::new(front)), stop, drain).await
 }
 
+/// The next connection; none once `stop` is said.
+pub async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 async fn serve_with(
     listener: TcpListener,
     app: Router,
@@ -59,19 +76,7 @@ async fn serve_with(
 ) -> anyhow::Result<()> {
     let http = Arc::new(auto::Builder::new(TokioExecutor::new()));
     let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, peer)) = accept(&listener, &stop).await {
         let (http, watcher) = (http.clone(), graceful.watcher());
         let served = Served { app: app.clone(), front: front.clone(), peer };
         tokio::spawn(async move {

@@ -45,9 +45,6 @@ use tls::Tls;
 use unread::Unread;
 use workers::Workers;
 
-/// After an error of `accept` that is not one connection's own, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// With what a client that speaks HTTP/2 begins (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
@@ -102,19 +99,7 @@ pub async fn serve(
         deciding.pressure.decide(&deciding.metrics).await;
     }));
     let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some((stream, peer)) = common::http::accept(&listener, &stop).await {
         let Ok(place) = room.clone().try_acquire_owned() else {
             // A refusal in words would cost what there is none left of.
             shared.metrics.connections_refused.inc();
