@@ -183,6 +183,13 @@ pub enum Order {
     Cluster,
     /// Declare that a region's Postgres was restored from a backup: its journals recover from the others'
     Restored { region: RegionName },
+    /// Go on without a region that is down, where too few are left to sell
+    GiveUp {
+        region: RegionName,
+        /// Of how many shows something acknowledged may be lost; without it, that is told, where there are any
+        #[arg(long, value_name = "SHOWS", default_value_t = 0)]
+        at_risk: u64,
+    },
 }
 
 #[derive(Args)]

@@ -103,6 +103,7 @@ async fn control(ctl: Ctl) -> anyhow::Result<()> {
         | Order::Drain { .. }
         | Order::Undrain { .. }
         | Order::Restored { .. }
+        | Order::GiveUp { .. }
         | Order::Ownership { .. }
         | Order::Cluster => return operators::order(&ctl).await,
     };

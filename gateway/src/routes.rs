@@ -85,6 +85,7 @@ const TABLE: &[(&str, &str, Target)] = &[
     (ANY, "/v1/regions/{name}/drain", Region),
     (ANY, "/v1/regions/{name}/undrain", Region),
     (ANY, "/v1/regions/{name}/restored", Region),
+    (ANY, "/v1/regions/{name}/give-up", Region),
     // What only the edge knows.
     ("GET", "/v1/regions", Gateway),
     ("GET", "/v1/regions/nearest", Gateway),

@@ -37,9 +37,10 @@ use common::proto::feed::feed_server::FeedServer;
 use common::proto::notices::notices_server::NoticesServer;
 use common::seal::SealingKey;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 pub use config::{Argon2Config, BootstrapAdmin, Config};
 pub use mail::MailConfig;
@@ -94,15 +95,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let feed = feed::server::Server { feed: app.feed.clone(), tls: tls.clone(), stop: inner.clone() };
     let audit = audit::regions::Server { pool: app.pool.clone(), tls: tls.clone() };
     let notices = notices::server::Server { app: app.clone(), tls: tls.clone(), mails, messages };
-    let grpc = tls
-        .server()?
+    let incoming = tls.incoming(TcpIncoming::from(grpc_listener).with_nodelay(Some(true)));
+    let grpc = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .tcp_nodelay(true)
         .add_service(FeedServer::new(feed))
         .add_service(AuditLogServer::new(audit))
         .add_service(NoticesServer::new(notices))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), inner.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, inner.clone().cancelled_owned());
     let mut grpc = tokio::spawn(grpc);
 
     let listener = TcpListener::bind(Config::address(&app.config.listen)?).await?;

@@ -1,5 +1,6 @@
 //! Commands a second and their p99, of three voters and of three nodes of etcd, in turns on the same machine:
 //! `figures [--rounds N] [--seconds S] [--clients 1,16,64] [--etcd PROGRAM]`; `scripts/bench-registry` runs it.
+//! With `--memory 100000,1000000`: what the voters take with so many shows, each registered by a command of its own.
 //!
 //! Both run as processes of their own with their logs flushed; each client waits for its answer and speaks to
 //! the leader. A command registers a show, a put stores as many bytes.
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::tls::Tls;
 use common::{RegionName, ShowId};
+use futures::{StreamExt, stream};
 use raft::client::RegistryClient;
 use raft::{Config, Peer};
 use tokio_util::sync::CancellationToken;
@@ -251,5 +253,47 @@ async fn main() {
         let ratio = rate / other;
         println!("{count:>7}  {rate:>13.0} {p99:>8.2}  {other:>13.0} {other_p99:>8.2}  {ratio:>6.2}");
     }
+    for shows in argument("--memory", "").split(',').filter(|of| !of.is_empty()) {
+        grow(&registry, shows.parse().unwrap()).await;
+        // The last snapshot, and what raft still holds of the log.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let each = voters.0.iter().map(|voter| format!("{:.0}", resident_mib(voter.id())));
+        let disk = REGIONS.map(|region| disk_mib(&dir.path().join(region))).map(|mib| format!("{mib:.0}"));
+        println!(
+            "{shows} shows: voters take {} MiB of memory and {} of disk",
+            each.collect::<Vec<_>>().join(", "),
+            disk.join(", ")
+        );
+    }
     drop((voters, nodes));
+}
+
+/// Registers shows until there are so many.
+async fn grow(registry: &RegistryClient, shows: u64) {
+    let known = registry.leader_status().await.unwrap().shows;
+    let bar = indicatif::ProgressBar::new(shows).with_position(known);
+    bar.set_style(
+        indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} shows, {eta} left").unwrap(),
+    );
+    let homes: Vec<RegionName> = REGIONS.iter().map(|region| region.parse().unwrap()).collect();
+    let made = stream::iter(known..shows).map(|no| {
+        let (home, bar) = (homes[no as usize % homes.len()].clone(), bar.clone());
+        async move {
+            registry.create_show(ShowId::new(&home), &home).await.unwrap();
+            bar.inc(1);
+        }
+    });
+    made.buffer_unordered(512).collect::<()>().await;
+    bar.finish_and_clear();
+}
+
+fn resident_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
+
+fn disk_mib(folder: &Path) -> f64 {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.map(|entry| entry.metadata().unwrap().len()).sum::<u64>() as f64 / f64::from(1 << 20)
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use common::RegionName;
-use common::tls::{Tls, names};
+use common::tls::{Tls, address, names};
 use prometheus::IntCounter;
 use tonic::{Request, Status};
 
@@ -43,7 +43,7 @@ impl Callers {
             return Ok(());
         }
         self.refused.inc();
-        let (address, wanted) = (request.remote_addr().map(|address| address.ip()), names[0].to_owned());
+        let (address, wanted) = (address(request), names[0].to_owned());
         let why = format!("the caller's certificate is not one of {wanted}");
         let mut logged = self.logged.lock().expect("no code panics while holding it");
         if logged.len() < LOGGED && logged.insert((address, wanted)) {

@@ -63,7 +63,8 @@ pub struct Config {
 pub struct Liveness {
     /// A process whose region has others that are heard.
     pub session_timeout_ms: u64,
-    /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere.
+    /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere. Of the
+    /// region whose voter led the registry until it fell silent, two thirds of it.
     pub region_timeout_ms: u64,
     /// The other regions, when the whole platform starts and the first is there.
     pub boot_patience_ms: u64,
@@ -202,6 +203,7 @@ impl Config {
         Patience {
             session: ms(self.liveness.session_timeout_ms),
             region: ms(self.liveness.region_timeout_ms),
+            suspect: ms(self.liveness.session_timeout_ms.max(self.liveness.region_timeout_ms * 2 / 3)),
             boot: ms(self.liveness.boot_patience_ms),
             steady: ms(self.liveness.steady_ms),
         }

@@ -20,6 +20,9 @@ pub struct Patience {
     pub session: Duration,
     /// With a region none of whose processes says that its store takes writes.
     pub region: Duration,
+    /// With the region of the leader before, at an election: its voter has been silent for as long as an
+    /// election takes, and is likely not the only one.
+    pub suspect: Duration,
     /// With the other regions, once the first is heard after none was.
     pub boot: Duration,
     /// A region that was down is well again when it was so without a break.
@@ -54,6 +57,8 @@ pub struct Liveness {
     regions: BTreeMap<RegionName, Health>,
     asked_at: Option<BootTime>,
     silence: Silence,
+    /// Where the leader before was, until one of its processes is heard.
+    suspect: Option<RegionName>,
 }
 
 /// Of all regions together.
@@ -72,18 +77,22 @@ impl Liveness {
     pub fn new(patience: Patience) -> Self {
         let (sessions, regions) = (BTreeMap::new(), BTreeMap::new());
         let silence = Silence { lasts: true, ..Silence::default() };
-        Self { patience, sessions, regions, asked_at: None, silence }
+        Self { patience, sessions, regions, asked_at: None, silence, suspect: None }
     }
 
-    /// At the own election: whoever was heard before was heard by another. What is due is asked right after.
-    pub fn restart(&mut self) {
-        *self = Self::new(self.patience.clone());
+    /// At the own election, after a leader in `before`: whoever was heard was heard by another. What is due is
+    /// asked right after.
+    pub fn restart(&mut self, before: Option<RegionName>) {
+        *self = Self { suspect: before, ..Self::new(self.patience.clone()) };
     }
 
     pub fn heard(&mut self, session: u64, region: &RegionName, beat: Beat, now: BootTime) {
         self.sessions.insert(session, now);
         if !beat.healthy {
             return;
+        }
+        if self.suspect.as_ref() == Some(region) {
+            self.suspect = None;
         }
         self.silence.survived |= self.silence.newest_before.is_some_and(|newest| session <= newest);
         let held = self.regions.get(region).filter(|_| self.is_well(region, now));
@@ -109,7 +118,7 @@ impl Liveness {
     pub fn due(&mut self, registry: &Registry, now: BootTime) -> Vec<Command> {
         let slept = self.asked_at.is_some_and(|at| now.since(at) > OWN_PAUSE_MAX);
         if slept {
-            self.restart();
+            self.restart(None);
         }
         self.asked_at = Some(now);
         self.sessions.retain(|no, _| registry.session(*no).is_some());
@@ -178,8 +187,14 @@ impl Liveness {
 
     fn is_lost(&self, region: &RegionName, now: BootTime) -> bool {
         let Some(health) = self.regions.get(region) else { return false };
-        let starting = !health.heard && !self.silence.survived;
-        now.since(health.at) > if starting { self.patience.boot } else { self.patience.region }
+        let patience = if !health.heard && !self.silence.survived {
+            self.patience.boot
+        } else if self.suspect.as_ref() == Some(region) {
+            self.patience.suspect
+        } else {
+            self.patience.region
+        };
+        now.since(health.at) > patience
     }
 }
 
@@ -212,6 +227,7 @@ mod tests {
             let patience = Patience {
                 session: Duration::from_millis(1500),
                 region: Duration::from_secs(3),
+                suspect: Duration::from_secs(2),
                 boot: Duration::from_secs(15),
                 steady: Duration::from_secs(3),
             };
@@ -336,11 +352,29 @@ mod tests {
         let (mut world, sessions) = three();
         let alive = all(sessions, WELL);
         world.pass(2_300, &alive[1..]);
-        world.liveness.restart();
+        world.liveness.restart(None);
         world.ask();
         assert_eq!(world.pass(2_900, &alive[1..]), []);
         let done = world.pass(700, &alive[1..]);
         assert!(done.contains(&Command::RegionDown { region: region("ap") }), "{done:?}");
+    }
+
+    #[test]
+    fn the_region_of_the_leader_before_is_given_less_until_it_is_heard() {
+        let (mut world, sessions) = three();
+        let alive = all(sessions, WELL);
+        world.liveness.restart(Some(region("ap")));
+        world.ask();
+        assert_eq!(world.pass(1_900, &alive[1..]), []);
+        assert_eq!(world.pass(600, &alive[1..]), [Command::RegionDown { region: region("ap") }]);
+
+        let (mut world, sessions) = three();
+        let alive = all(sessions, WELL);
+        world.liveness.restart(Some(region("ap")));
+        world.ask();
+        // Only its voter was lost.
+        world.pass(1_000, &alive);
+        assert_eq!(world.pass(2_800, &alive[1..]), []);
     }
 
     #[test]

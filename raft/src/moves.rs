@@ -1,5 +1,6 @@
 //! Which shows the registry moves by itself: away from regions that drain, and home again after their region
-//! was lost or drained. Pure; the registry's leader asks.
+//! was lost or drained; and into whose replica sets a region comes back that was given up. Pure; the registry's
+//! leader asks.
 //!
 //! Invariants: a show goes only to a replica that is up and was heard; home only when home has been well for a
 //! while, so that a region that comes and goes gets nothing; and what an operator has placed is left alone,
@@ -27,6 +28,7 @@ pub struct Allowance {
 
 /// Moves that are due, and whether the search has reached its end.
 pub struct Due {
+    /// Out of regions that drain; and back into replica sets, at the same rate.
     pub away: Vec<Command>,
     pub home: Vec<Command>,
     pub ended: bool,
@@ -47,16 +49,27 @@ impl Search {
         let goes_home = |name: &RegionName| takes(name) && is_settled(name);
         let wanted =
             |owner: &RegionName, home: &RegionName| drains(owner) || (owner != home && goes_home(home));
-        let (found, next) = registry.search(self.after, LOOK_AT, wanted);
+        let was_given_up = |name: &RegionName| registry.region(name).is_some_and(|known| known.disowned > 0);
+        let back = |name: &RegionName| was_given_up(name) && takes(name);
+        let (found, next) = registry.search(self.after, LOOK_AT, &wanted, back);
         let mut due = Due { away: Vec::new(), home: Vec::new(), ended: next.is_none() };
         self.after = next;
         for show in found {
+            // One region at a time: of two that recover, each would wait for the other.
+            let past = registry.past_replicas(show.id);
+            let joins = past.into_iter().find(|name| show.prior.is_empty() && back(name));
+            if let Some(region) = joins.filter(|_| !drains(&show.owner)) {
+                let rejoin = Command::Rejoin { show: show.id, region, if_epoch: show.epoch };
+                due.ended &= put(&mut due.away, allowance.drain, rejoin);
+                continue;
+            }
             let to = if drains(&show.owner) {
                 let heirs = show.replicas.iter().filter(|r| **r != show.owner && takes(r));
                 heirs.max_by_key(|r| (**r == show.home, preference(show.id, r), (*r).clone())).cloned()
             } else {
                 let home = Some(&show.home).filter(|home| show.replicas.contains(home));
-                home.filter(|_| show.prior.is_empty() && !registry.is_placed(show.id)).cloned()
+                let goes = wanted(&show.owner, &show.home);
+                home.filter(|_| goes && show.prior.is_empty() && !registry.is_placed(show.id)).cloned()
             };
             let Some(to) = to else { continue };
             let (list, room) = if drains(&show.owner) {
@@ -64,15 +77,19 @@ impl Search {
             } else {
                 (&mut due.home, allowance.home)
             };
-            if list.len() >= room {
-                // What is not taken now is found again.
-                due.ended = false;
-                continue;
-            }
-            list.push(Command::Relocate { show: show.id, to, if_epoch: show.epoch });
+            due.ended &= put(list, room, Command::Relocate { show: show.id, to, if_epoch: show.epoch });
         }
         due
     }
+}
+
+/// Whether there was room; what is not taken now is found again.
+fn put(list: &mut Vec<Command>, room: usize, command: Command) -> bool {
+    let fits = list.len() < room;
+    if fits {
+        list.push(command);
+    }
+    fits
 }
 
 #[cfg(test)]

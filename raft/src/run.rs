@@ -9,6 +9,8 @@ use common::ops::{Dependency, Health};
 use common::proto::registry::ownership_server::OwnershipServer;
 use common::proto::registry::raft_peer_server::RaftPeerServer;
 use common::proto::registry::registry_server::RegistryServer;
+use common::tls::Connection;
+use futures::Stream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -49,7 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}"))?
         .with_nodelay(Some(true));
     let tls = config.peer_tls.load().context("`peer_tls`")?;
-    let server = tls.server().context("`peer_tls`")?;
+    let incoming = tls.incoming(incoming);
     let callers = Arc::new(Callers::new(tls.clone(), metrics.callers_refused.clone()));
     let node = Arc::new(Node::start(config, tls, metrics.clone()).await.context("cannot start raft")?);
     store.up();
@@ -66,7 +68,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     // Ends the server and its streams, at the stop or when the voter fails.
     let ending = stop.child_token();
     let mut server = AbortOnDropHandle::new(tokio::spawn(serve(
-        server,
         Arc::clone(&node),
         callers,
         metrics.clone(),
@@ -100,18 +101,17 @@ fn flatten(what: &str, ended: Result<anyhow::Result<()>, tokio::task::JoinError>
 }
 
 async fn serve(
-    server: Server,
     node: Arc<Node>,
     callers: Arc<Callers>,
     metrics: Metrics,
-    incoming: TcpIncoming,
+    incoming: impl Stream<Item = std::io::Result<Connection>> + Send + 'static,
     ending: CancellationToken,
 ) -> anyhow::Result<()> {
     let peers = RaftPeerServer::new(PeerService { node: Arc::clone(&node), callers: Arc::clone(&callers) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let service = RegistryService { node, callers, metrics, stop: ending.clone() };
-    server
+    Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(3)))
         .add_service(peers)

@@ -106,7 +106,7 @@ impl RegistryService {
             Answer::Region { region, shows } => {
                 tracing::warn!(region = %region.name, state = %region.state, shows, "a region's state has changed");
                 self.metrics.owner_changes.with_label_values(&["store_lost"]).inc_by(shows);
-                Ok(Response::new(proto::RegionReply { region: Some(region.into()), shows }))
+                Ok(Response::new(proto::RegionReply { region: Some(region.into()), shows, at_risk: 0 }))
             }
             other => Err(unusable(&other)),
         }
@@ -325,6 +325,23 @@ impl Ownership for RegistryService {
         let region = region_name(&request.get_ref().region)?;
         at_the_leader!(self, request, OwnershipClient, undrain);
         self.of_region(Command::Undrain { region }).await
+    }
+
+    async fn give_up(
+        &self,
+        request: Request<proto::RegionRequest>,
+    ) -> Result<Response<proto::RegionReply>, Status> {
+        self.callers.regional(&request)?;
+        let region = region_name(&request.get_ref().region)?;
+        at_the_leader!(self, request, OwnershipClient, give_up);
+        match self.propose(Command::GiveUp { region }).await? {
+            Answer::GivenUp { region, shows, at_risk } => {
+                tracing::warn!(region = %region.name, shows, at_risk, "a region was given up");
+                self.metrics.owner_changes.with_label_values(&["given_up"]).inc_by(shows);
+                Ok(Response::new(proto::RegionReply { region: Some(region.into()), shows, at_risk }))
+            }
+            other => Err(unusable(&other)),
+        }
     }
 
     async fn store_lost(

@@ -223,6 +223,8 @@ impl From<RegionRecord> for proto::Region {
             name: region.name.to_string(),
             state: region.state.to_string(),
             incarnation: region.incarnation,
+            given_up: region.given_up,
+            disowned: region.disowned,
             ticket_keys: region.ticket_keys.into_iter().map(Into::into).collect(),
         }
     }
@@ -247,6 +249,8 @@ impl TryFrom<proto::Region> for RegionRecord {
             state,
             incarnation: message.incarnation,
             drains: false,
+            given_up: message.given_up,
+            disowned: message.disowned,
             ticket_keys: message.ticket_keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }

@@ -27,6 +27,14 @@ pub async fn order(ctl: &Ctl) -> anyhow::Result<()> {
         Order::Restored { region } => {
             tell(&api.post(&format!("/v1/regions/{region}/restored"), &nothing).await?);
         }
+        Order::GiveUp { region, at_risk } => {
+            let asked = json!({ "at_risk": at_risk });
+            let given_up = api.post(&format!("/v1/regions/{region}/give-up"), &asked).await?;
+            println!(
+                "{} is given up; of {} shows something acknowledged may be lost",
+                given_up["name"], given_up["at_risk"]
+            );
+        }
         Order::Ownership { show } => print(&api.get(&format!("/v1/shows/{show}/ownership")).await?)?,
         Order::Cluster => print(&api.get("/v1/cluster").await?)?,
         Order::Kill(_) | Order::Start(_) | Order::Status => {}

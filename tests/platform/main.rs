@@ -18,6 +18,7 @@ mod contention;
 mod contract;
 mod erasure;
 mod expiry;
+mod given_up;
 mod journals;
 mod logs;
 mod operations;
@@ -53,7 +54,7 @@ macro_rules! journeys {
     };
 }
 
-/// In this order: the last but one breaks things on purpose, and the last looks at what is left.
+/// In this order: the two before the last break things on purpose, and the last looks at what is left.
 const JOURNEYS: &[(&str, Walk)] = journeys! {
     "catalogue" => catalogue::walk,
     "purchase" => purchase::walk,
@@ -74,6 +75,7 @@ const JOURNEYS: &[(&str, Walk)] = journeys! {
     "erasure" => erasure::walk,
     "services" => services::walk,
     "operations" => operations::walk,
+    "given-up" => given_up::walk,
     "journals" => journals::walk,
 };
 

@@ -31,6 +31,7 @@ const EXCLUDED: &[(&str, &str)] = &[
     ("remove_policy", "its documented example is a rule that the platform stands on"),
     ("drain_region", "its documented example is a region of the platform: all its shows would move away"),
     ("declare_region_restored", "its documented example is a region, which would have to recover every show"),
+    ("give_up_region", "its documented example is a region, which may be down for a moment"),
 ];
 
 /// Left out where ids are not ours to say: accounts learnt from lists, the platform's own among them.

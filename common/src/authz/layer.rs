@@ -156,7 +156,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Authorized {
     }
 }
 
-fn no_token() -> Problem {
+/// 401 for whoever shows no good token.
+pub fn no_token() -> Problem {
     Problem::unauthorized("send an access token: `Authorization: Bearer …`")
 }
 

@@ -15,5 +15,5 @@ mod refusals;
 
 pub use authority::{Authority, TokenFault};
 pub use claims::{Actor, Claims, RoleGrant};
-pub use layer::{Authorized, Permission, Permissions, enforce};
+pub use layer::{Authorized, Permission, Permissions, enforce, no_token};
 pub use policy::{Inheritance, Policy, Rule};

@@ -13,7 +13,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-use super::{Certificate, Identity, Loaded, Tls, names};
+use super::live::{Shown, Source};
+use super::{Tls, names};
 use crate::RegionName;
 
 const VALID_DAYS: i64 = 825;
@@ -98,8 +99,8 @@ impl Authority {
     /// As [`Self::new`].
     pub fn tls(&self, holder: &Holder) -> anyhow::Result<Tls> {
         let issued = self.issue(holder)?;
-        let own = Identity::from_pem(issued.certificate, issued.key);
-        Ok(Tls(Some(Arc::new(Loaded { authority: Certificate::from_pem(&self.pem), own }))))
+        let shown = Shown::of(self.pem.as_bytes(), issued.certificate.as_bytes(), issued.key.as_bytes())?;
+        Ok(Tls(Some(Arc::new(Source::Fixed(shown)))))
     }
 }
 

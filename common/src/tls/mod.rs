@@ -3,20 +3,19 @@
 //! Invariant: a certificate's DNS names say who its holder is, such as `regional.eu.marquee.internal` for `eu`'s
 //! regional processes; whoever claims to be somebody is compared with that ([`Caller`]), not with what the
 //! message says. Without certificates the ports are for loopback only ([`Certificates::problems`]).
-//! Files are read once, at the start: renewed certificates take a restart.
+//! Files are looked at again with each new connection: renewed certificates take no restart.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use tonic::Request;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tonic::transport::{
-    Certificate, CertificateDer, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
-};
+use tonic::transport::{Channel, Endpoint};
 
+pub use self::connections::{Connection, address};
+use self::live::{Shown, Source};
 use crate::RegionName;
 
 /// Where a process finds its certificate; all empty: it has none.
@@ -55,27 +54,18 @@ impl Certificates {
     /// Reads them.
     ///
     /// # Errors
-    /// Names the file that cannot be read.
+    /// Names the file that cannot be read, or says what is wrong with what is in them.
     pub fn load(&self) -> anyhow::Result<Tls> {
         if !self.are_there() {
             return Ok(Tls::plain());
         }
-        let read =
-            |file: &Path| std::fs::read(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()));
-        let authority = Certificate::from_pem(read(&self.ca_file)?);
-        let own = Identity::from_pem(read(&self.cert_file)?, read(&self.key_file)?);
-        Ok(Tls(Some(Arc::new(Loaded { authority, own }))))
+        Ok(Tls(Some(Arc::new(Source::files(self)?))))
     }
-}
-
-struct Loaded {
-    authority: Certificate,
-    own: Identity,
 }
 
 /// What a process shows others and asks of them; nothing at all where it is plain. Cheap to clone.
 #[derive(Clone)]
-pub struct Tls(Option<Arc<Loaded>>);
+pub struct Tls(Option<Arc<Source>>);
 
 impl Tls {
     /// No TLS: on one machine, and in tests.
@@ -83,59 +73,37 @@ impl Tls {
         Self(None)
     }
 
-    /// A server that takes only those whom the platform's authority vouches for.
-    ///
-    /// # Errors
-    /// Where the files hold no usable certificate or key.
-    pub fn server(&self) -> Result<Server, tonic::transport::Error> {
-        match &self.0 {
-            None => Ok(Server::builder()),
-            Some(loaded) => Server::builder().tls_config(
-                ServerTlsConfig::new().identity(loaded.own.clone()).client_ca_root(loaded.authority.clone()),
-            ),
-        }
+    fn is_plain(&self) -> bool {
+        self.0.is_none()
     }
 
-    /// The way to `url`, where somebody called `name` must answer. Addresses are announced without regard to
-    /// TLS: what is spoken is the caller's own setting, not the URL's scheme.
-    ///
-    /// # Errors
-    /// Where `url` is none.
-    pub fn endpoint(&self, url: &str, name: &str) -> Result<Endpoint, tonic::transport::Error> {
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or(url);
-        let Some(loaded) = &self.0 else { return Endpoint::from_shared(format!("http://{rest}")) };
-        Endpoint::from_shared(format!("https://{rest}"))?.tls_config(
-            ClientTlsConfig::new()
-                .ca_certificate(loaded.authority.clone())
-                .identity(loaded.own.clone())
-                .domain_name(name),
-        )
+    fn now(&self) -> Option<Shown> {
+        self.0.as_ref().map(|source| source.now())
     }
 
-    /// A channel that notices dead peers and heals by itself. Connects when first used.
+    /// A channel to `url`, where somebody called `name` must answer; it notices dead peers and heals by itself.
+    /// Connects when first used.
     ///
     /// # Errors
-    /// As [`Self::endpoint`].
+    /// As [`endpoint`].
     pub fn channel(&self, url: &str, name: &str) -> Result<Channel, tonic::transport::Error> {
-        Ok(self
-            .endpoint(url, name)?
+        Ok(endpoint(url)?
             .connect_timeout(Duration::from_secs(2))
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_lazy())
+            .connect_with_connector_lazy(self.connector(name)))
     }
+}
 
-    /// Who sends `request`.
-    pub fn caller<T>(&self, request: &Request<T>) -> Caller {
-        if self.0.is_none() {
-            return Caller::Anybody;
-        }
-        let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-        let shown = connection.and_then(TlsConnectInfo::peer_certs);
-        Caller::Holder(shown.and_then(|certificates| certificates.first().cloned()))
-    }
+/// The way to `url`, to be gone with [`Tls::connector`]. Addresses are announced without regard to TLS: what is
+/// spoken is the caller's own setting, not the URL's scheme.
+///
+/// # Errors
+/// Where `url` is none.
+pub fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or(url);
+    Endpoint::from_shared(format!("http://{rest}"))
 }
 
 /// The other side of a connection. The authority has vouched for it before anything was read; what is left is
@@ -178,5 +146,7 @@ pub mod names {
 }
 
 pub mod authority;
+mod connections;
+mod live;
 #[cfg(test)]
 mod tests;

@@ -118,7 +118,11 @@ async fn gather(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.directory.pinned(&headers)?;
-    let question = Question::read(app, path, uri)?;
+    let question = match Question::read(app, path, uri) {
+        // A stranger learns that he is one before he learns what is wrong with his question.
+        Err(_) if caller.user.is_none() && app.authority.ready() => return Err(common::authz::no_token()),
+        read => read?,
+    };
     let mut headers = proxy::outgoing(headers, &caller.origin, &id, &trace, false);
     // The answers are read here, whole and plain.
     for name in [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::RANGE] {

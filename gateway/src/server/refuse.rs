@@ -16,7 +16,7 @@ pub enum Refused {
     Framing(Form),
     NoHost,
     ManyHosts,
-    /// `CONNECT`, `TRACE`, or a target that is no path.
+    /// `CONNECT`, or a target that is no path.
     Target,
     /// Dots, backslashes or NUL, plain or encoded, by which two parts of the way may see different paths.
     Path,
@@ -60,7 +60,7 @@ impl Refused {
             }
             Self::NoHost => bad("there is no Host"),
             Self::ManyHosts => bad("there is more than one Host"),
-            Self::Target => bad("the request's target is not a path, or its method is not served"),
+            Self::Target => bad("the request's target is not a path"),
             Self::Path => bad("the path has dot segments, backslashes or NUL"),
             Self::Repeated(name) => bad(&format!("there is more than one `{name}`")),
         }
@@ -91,7 +91,7 @@ pub fn check(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) 
         _ => return Some(Refused::ManyHosts),
     }
     let has_path = uri.path_and_query().is_some() && uri.path().starts_with('/');
-    if !has_path || method == Method::CONNECT || method == Method::TRACE {
+    if !has_path || method == Method::CONNECT {
         return Some(Refused::Target);
     }
     if is_odd_path(uri.path()) {

@@ -51,6 +51,8 @@ impl FakeRegistry {
             state: state.into(),
             ticket_keys: Vec::new(),
             incarnation: 0,
+            given_up: false,
+            disowned: 0,
         }));
     }
 

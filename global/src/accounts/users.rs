@@ -170,9 +170,9 @@ pub async fn set_roles(
     let tx = db.transaction().await?;
     feed::store::lock(&tx).await?;
     let before = store::find_for_update(&tx, id).await?.filter(|a| !a.deleted).ok_or_else(not_found)?.user;
-    conditions.require_version(before.version)?;
     let rules = load(&tx).await?;
     all_fields(role_faults(&roles, &rules, &app.config.regions))?;
+    conditions.require_version(before.version)?;
     let policy = rules.compile(0).await?;
     let had_admin = has_admin(&tx, &policy).await?;
     let token_version = store::set_roles(&tx, id, &roles).await?;

@@ -31,7 +31,7 @@ impl Server {
         if self.tls.caller(request).is(names::REGIONAL) {
             return Ok(());
         }
-        tracing::warn!(address = ?request.remote_addr(), "keys of personal data are refused to a stranger");
+        tracing::warn!(address = ?common::tls::address(request), "keys of personal data are refused to a stranger");
         Err(Status::permission_denied("keys of personal data are for regional processes"))
     }
 }

@@ -189,9 +189,9 @@ pub async fn update(
     let tx = db.transaction().await?;
     feed::store::lock(&tx).await?;
     let before = store::find_for_update(&tx, id).await?.ok_or_else(|| Problem::not_found("movie"))?;
-    conditions.require_version(before.version)?;
     let facts = change.applied_to(&before);
     all_fields(facts.faults())?;
+    conditions.require_version(before.version)?;
     if facts == Facts::of(&before) {
         return Ok(tagged(StatusCode::OK, before.version, &before));
     }

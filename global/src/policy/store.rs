@@ -123,7 +123,7 @@ mod tests {
         let enforcer =
             Enforcer::new(empty_model().await.unwrap(), StringAdapter::new(DEFAULT)).await.unwrap();
         let rules = Rules::from_model(enforcer.get_model());
-        assert_eq!((rules.rules.len(), rules.roles.len()), (20, 1));
+        assert_eq!((rules.rules.len(), rules.roles.len()), (21, 1));
         let policy = rules.compile(1).await.unwrap();
         for (role, region, resource, action, expected) in [
             ("customer", "eu", "reservation", "create", true),

@@ -81,6 +81,19 @@ impl RegistryClient {
         )
     }
 
+    /// The region, which is down, leaves the replica set of every show; for how many of them something acknowledged
+    /// may be lost.
+    pub async fn give_up(&self, region: &RegionName) -> Result<(RegionRecord, u64), RegistryError> {
+        let request = proto::RegionRequest { region: region.to_string() };
+        let reply = self.order(|mut voter| {
+            let request = request.clone();
+            async move { voter.give_up(request).await }
+        });
+        let reply = reply.await?;
+        let at_risk = reply.at_risk;
+        Ok((to_region(reply)?, at_risk))
+    }
+
     /// The region's store lost its tail, or was restored: its sessions end, and every show that it ever
     /// replicated gets a new epoch. `incarnation` is the one that was lost; of two who notice one counts.
     pub async fn store_lost(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{RegionName, ShowId};
 use tokio::sync::watch;
 
-use crate::state::{Change, RegionRecord, SessionRecord, ShowCounts, ShowRecord, ShowTable};
+use crate::state::{Change, RegionRecord, SessionRecord, ShowCounts, ShowRecord, ShowTable, at_risk};
 
 #[derive(Default)]
 struct Known {
@@ -80,6 +80,19 @@ impl RegistryView {
     /// Of a region's store, as last heard; 0 for a region that never lost anything.
     pub fn incarnation(&self, region: &RegionName) -> u64 {
         self.read().regions.get(region).map_or(0, |region| region.incarnation)
+    }
+
+    /// What the region's store has of incarnations before this one counts for nothing; 0: everything counts.
+    pub fn disowned(&self, region: &RegionName) -> u64 {
+        self.read().regions.get(region).map_or(0, |region| region.disowned)
+    }
+
+    /// The shows of which something acknowledged may be lost if the region were given up now: the first `limit`,
+    /// and how many. Looks at all of them.
+    pub fn at_risk_without(&self, region: &RegionName, limit: usize) -> (Vec<ShowId>, u64) {
+        let known = self.read();
+        let given_up = |name: &RegionName| known.regions.get(name).is_some_and(|known| known.given_up);
+        at_risk(&known.shows, region, given_up, limit)
     }
 
     /// How the shows are spread over the regions; looks at all of them.

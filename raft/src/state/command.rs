@@ -15,7 +15,7 @@ pub struct Format(u16);
 
 impl Format {
     /// The highest this build reads.
-    pub const CURRENT: Self = Self(3);
+    pub const CURRENT: Self = Self(4);
 }
 
 impl From<Format> for u16 {
@@ -114,6 +114,16 @@ pub enum Command {
         to: RegionName,
         if_epoch: u64,
     },
+    /// The region is down and is not waited for: it leaves the replica set of every show.
+    GiveUp {
+        region: RegionName,
+    },
+    /// A region that was given up keeps the show again; the registry's own, when it is back.
+    Rejoin {
+        show: ShowId,
+        region: RegionName,
+        if_epoch: u64,
+    },
     /// Commands that arrived together and share one entry, applied in order; each is answered by itself.
     Batch(Vec<Command>),
 }
@@ -125,6 +135,7 @@ impl Command {
             Self::CreateShow { id: show, .. }
             | Self::Move { show, .. }
             | Self::Relocate { show, .. }
+            | Self::Rejoin { show, .. }
             | Self::ChangeReplicas { show, .. }
             | Self::Settled { show, .. } => Some(*show),
             _ => None,
@@ -135,6 +146,7 @@ impl Command {
         match self {
             Self::OpenSession(_) | Self::CreateShow { .. } => 1,
             Self::CloseSession { .. } | Self::Relocate { .. } => 3,
+            Self::GiveUp { .. } | Self::Rejoin { .. } => 4,
             Self::Batch(commands) => commands.iter().map(Self::format).max().unwrap_or(1),
             _ => 2,
         }
@@ -167,6 +179,13 @@ pub enum Answer {
         region: RegionRecord,
         shows: u64,
     },
+    /// The region that was given up; how many shows go on without it, and for how many of them, or of those that
+    /// cannot, something acknowledged may be lost.
+    GivenUp {
+        region: RegionRecord,
+        shows: u64,
+        at_risk: u64,
+    },
     /// Nothing was changed, and repeating it would not help.
     Refused {
         code: Refusal,
@@ -183,6 +202,8 @@ pub enum Refusal {
     UnknownShow,
     /// The region is down, or draining where it must not.
     RegionNotUp,
+    /// It may be well, and is not given up.
+    RegionNotDown,
     /// The region holds no replica of the show.
     NotAReplica,
     /// No other region is up.
@@ -201,6 +222,7 @@ impl Refusal {
             Self::UnknownRegion => "unknown-region",
             Self::UnknownShow => "unknown-show",
             Self::RegionNotUp => "region-not-up",
+            Self::RegionNotDown => "region-not-down",
             Self::NotAReplica => "not-a-replica",
             Self::LastRegion => "last-region",
             Self::EpochPassed => "epoch-passed",

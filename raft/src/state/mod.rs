@@ -5,12 +5,14 @@
 //! the same state. Storage, raft and gRPC are elsewhere.
 
 mod command;
+mod giving_up;
 mod ownership;
 mod record;
 mod shows;
 mod snapshot;
 
 pub use command::{Answer, Command, Format, OpenSession, Proposal, Refusal};
+pub use giving_up::at_risk;
 pub(crate) use ownership::preference;
 pub use record::{Change, RegionRecord, RegionState, SessionRecord, ShowRecord, TicketKey};
 pub use shows::ShowCounts;
@@ -62,6 +64,8 @@ impl Registry {
             Command::StoreLost { region, incarnation } => self.store_lost(region, *incarnation, changes),
             Command::CloseSession { no } => self.close_session(*no, changes),
             Command::Relocate { show, to, if_epoch } => self.relocate(*show, to, *if_epoch, changes),
+            Command::GiveUp { region } => self.give_up(region, changes),
+            Command::Rejoin { show, region, if_epoch } => self.rejoin(*show, region, *if_epoch, changes),
             Command::Batch(commands) => {
                 Answer::Batch(commands.iter().map(|c| self.apply(index, c, changes)).collect())
             }
@@ -131,7 +135,10 @@ impl Registry {
             let reason = format!("the home region `{home}` is not among the show's replicas");
             return Answer::refused(Refusal::NotAReplica, reason);
         }
-        let record = ShowRecord {
+        if self.is_given_up(home) {
+            return Answer::refused(Refusal::RegionNotUp, format!("the region `{home}` was given up"));
+        }
+        let mut record = ShowRecord {
             id,
             home: home.clone(),
             owner: home.clone(),
@@ -139,7 +146,13 @@ impl Registry {
             replicas: replicas.to_vec(),
             prior: Vec::new(),
         };
-        if let Err(error) = self.shows.put(&record) {
+        // Who was given up is put in first and taken out again, so that it is taken in when it is back.
+        let mut put = self.shows.put(&record);
+        record.replicas.retain(|region| !self.is_given_up(region));
+        if record.replicas.len() < replicas.len() {
+            put = put.and_then(|()| self.shows.put(&record));
+        }
+        if let Err(error) = put {
             return Answer::refused(Refusal::Unfit, error.to_string());
         }
         changes.push(Change::Show(record.clone()));
@@ -180,15 +193,21 @@ impl Registry {
         self.placed.contains(&show)
     }
 
-    /// Looks at up to `limit` shows after `after`, and gives those whose owner and home are `wanted`, and how
-    /// far it has looked; none at the end.
+    /// Looks at up to `limit` shows after `after`, and gives those whose owner and home are `wanted`, or that one
+    /// of `back` kept once; and how far it has looked, none at the end.
     pub fn search(
         &self,
         after: Option<ShowId>,
         limit: usize,
         wanted: impl Fn(&RegionName, &RegionName) -> bool,
+        back: impl Fn(&RegionName) -> bool,
     ) -> (Vec<ShowRecord>, Option<ShowId>) {
-        self.shows.search(after, limit, wanted)
+        self.shows.search(after, limit, wanted, back)
+    }
+
+    /// Regions that kept the show once, and do not now.
+    pub fn past_replicas(&self, show: ShowId) -> Vec<RegionName> {
+        self.shows.past(show)
     }
 
     pub fn sessions(&self) -> impl Iterator<Item = &SessionRecord> {

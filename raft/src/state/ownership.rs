@@ -6,7 +6,7 @@
 
 use common::{RegionName, ShowId};
 
-use super::{Answer, Change, Refusal, RegionState, Registry, ShowRecord};
+use super::{Answer, Change, Refusal, RegionRecord, RegionState, Registry, ShowRecord};
 
 impl Registry {
     /// Lost: its shows go to the other replicas that are up, spread over them. A show without one stays.
@@ -47,6 +47,9 @@ impl Registry {
             }
             Some(RegionState::Up) => self.region_answer(region, 0),
             Some(RegionState::Down) => {
+                if let Some(known) = self.regions.get_mut(region) {
+                    known.given_up = false;
+                }
                 let drains = self.regions.get(region).is_some_and(|known| known.drains);
                 let state = if drains { RegionState::Draining } else { RegionState::Up };
                 self.set_region(region, state, false, changes);
@@ -188,18 +191,11 @@ impl Registry {
         incarnation: u64,
         changes: &mut Vec<Change>,
     ) -> Answer {
-        let Some(known) = self.regions.get_mut(region) else { return unknown(region) };
+        let Some(known) = self.regions.get(region) else { return unknown(region) };
         if known.incarnation != incarnation {
             return self.region_answer(region, 0);
         }
-        known.incarnation += 1;
-        changes.push(Change::Region(known.clone()));
-        let of_region = self.sessions.values().filter(|session| session.record.region == *region);
-        let ended: Vec<u64> = of_region.map(|session| session.record.no).collect();
-        for no in ended {
-            self.sessions.remove(&no);
-            changes.push(Change::SessionClosed(no));
-        }
+        self.begin_incarnation(region, changes);
         let mut shows = 0;
         for id in self.shows.ever_replicated_by(region) {
             let Some(show) = self.shows.get(id) else { continue };
@@ -208,14 +204,37 @@ impl Registry {
         self.region_answer(region, shows)
     }
 
-    fn raise(&mut self, mut show: ShowRecord, changes: &mut Vec<Change>) -> Result<ShowRecord, Answer> {
+    /// Told before the shows that rest on it; the region's sessions end.
+    pub(super) fn begin_incarnation(
+        &mut self,
+        region: &RegionName,
+        changes: &mut Vec<Change>,
+    ) -> Option<RegionRecord> {
+        let known = self.regions.get_mut(region)?;
+        known.incarnation += 1;
+        let record = known.clone();
+        changes.push(Change::Region(record.clone()));
+        let of_region = self.sessions.values().filter(|session| session.record.region == *region);
+        let ended: Vec<u64> = of_region.map(|session| session.record.no).collect();
+        for no in ended {
+            self.sessions.remove(&no);
+            changes.push(Change::SessionClosed(no));
+        }
+        Some(record)
+    }
+
+    pub(super) fn raise(
+        &mut self,
+        mut show: ShowRecord,
+        changes: &mut Vec<Change>,
+    ) -> Result<ShowRecord, Answer> {
         show.epoch += 1;
         self.shows.put(&show).map_err(|error| Answer::refused(Refusal::Unfit, error.to_string()))?;
         changes.push(Change::Show(show.clone()));
         Ok(show)
     }
 
-    fn is_up(&self, region: &RegionName) -> bool {
+    pub(super) fn is_up(&self, region: &RegionName) -> bool {
         self.regions.get(region).is_some_and(|known| known.state == RegionState::Up)
     }
 
@@ -248,15 +267,15 @@ fn is_down(region: &RegionName) -> Answer {
     Answer::refused(Refusal::RegionNotUp, format!("the region `{region}` is down"))
 }
 
-fn unknown(region: &RegionName) -> Answer {
+pub(super) fn unknown(region: &RegionName) -> Answer {
     Answer::refused(Refusal::UnknownRegion, format!("the region `{region}` is not known here"))
 }
 
-fn no_show(id: ShowId) -> Answer {
+pub(super) fn no_show(id: ShowId) -> Answer {
     Answer::refused(Refusal::UnknownShow, format!("there is no show {id}"))
 }
 
-fn other_epoch(show: &ShowRecord, asked: u64) -> Answer {
+pub(super) fn other_epoch(show: &ShowRecord, asked: u64) -> Answer {
     Answer::refused(Refusal::EpochPassed, format!("the show is at epoch {}, not {asked}", show.epoch))
 }
 

@@ -57,6 +57,12 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (show(), low.clone()).prop_map(|(show, epoch)| Command::Settled { show, epoch }),
         (region(), 0_u64..3).prop_map(|(region, incarnation)| Command::StoreLost { region, incarnation }),
+        region().prop_map(|region| Command::GiveUp { region }),
+        (show(), region(), low).prop_map(|(show, region, if_epoch)| Command::Rejoin {
+            show,
+            region,
+            if_epoch
+        }),
     ]
 }
 
@@ -100,7 +106,11 @@ proptest! {
                 let same = (&was.owner, &was.replicas) == (&show.owner, &show.replicas);
                 prop_assert!(show.epoch == was.epoch || show.epoch == was.epoch + 1);
                 prop_assert!(same || show.epoch == was.epoch + 1, "{command:?} {was:?} {show:?}");
-                if !was.prior.is_empty() {
+                if matches!(command, Command::GiveUp { .. }) {
+                    let settled = if was.prior.is_empty() { &was.replicas } else { &was.prior };
+                    prop_assert!(show.replicas.iter().all(|r| was.replicas.contains(r)));
+                    prop_assert!(show.prior.iter().all(|r| settled.contains(r)));
+                } else if !was.prior.is_empty() {
                     prop_assert_eq!(&show.replicas, &was.replicas, "a second change before the first is settled");
                     prop_assert!(show.prior == was.prior || show.prior.is_empty() && show.epoch == was.epoch);
                 } else if !show.prior.is_empty() {
@@ -120,7 +130,7 @@ proptest! {
             prop_assert!(Registry::from_bytes(&registry.to_bytes()).unwrap() == registry);
             // Repeating a command that names what it knew changes nothing more.
             if matches!(command, Command::Move { .. } | Command::Relocate { .. } | Command::CloseSession { .. } | Command::ChangeReplicas { .. } | Command::Settled { .. }
-                | Command::RegionDown { .. } | Command::Drain { .. } | Command::StoreLost { .. }) {
+                | Command::RegionDown { .. } | Command::Drain { .. } | Command::StoreLost { .. } | Command::GiveUp { .. } | Command::Rejoin { .. }) {
                 let mut again = registry.clone();
                 again.apply(index, command, &mut Vec::new());
                 prop_assert!(again == registry, "{command:?} twice");

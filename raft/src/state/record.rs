@@ -75,13 +75,28 @@ pub struct RegionRecord {
     /// It is down, and drains on when it comes back: somebody has asked for that before.
     #[serde(default)]
     pub drains: bool,
+    /// It was down, and an operator would not wait for it: no show counts on it until it is up again.
+    #[serde(default)]
+    pub given_up: bool,
+    /// What its store has of an incarnation before this one counts for nothing, committed or not: others went on
+    /// without it.
+    #[serde(default)]
+    pub disowned: u64,
     /// All that were ever announced: tickets outlive the key's use.
     pub ticket_keys: Vec<TicketKey>,
 }
 
 impl RegionRecord {
     pub(crate) fn up(name: RegionName) -> Self {
-        Self { name, state: RegionState::Up, incarnation: 0, drains: false, ticket_keys: Vec::new() }
+        Self {
+            name,
+            state: RegionState::Up,
+            incarnation: 0,
+            drains: false,
+            given_up: false,
+            disowned: 0,
+            ticket_keys: Vec::new(),
+        }
     }
 }
 

@@ -119,21 +119,30 @@ impl ShowTable {
         after: Option<ShowId>,
         limit: usize,
         wanted: impl Fn(&RegionName, &RegionName) -> bool,
+        back: impl Fn(&RegionName) -> bool,
     ) -> (Vec<ShowRecord>, Option<ShowId>) {
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(*id.0.as_bytes()));
         let count = self.names.len();
         let of_pair = |owner: &RegionName| self.names.iter().map(|home| wanted(owner, home)).collect();
         let pairs: Vec<Vec<bool>> = self.names.iter().map(of_pair).collect();
+        let is_back: Vec<bool> = self.names.iter().map(back).collect();
+        let any_back = |set: &Vec<u8>| set.iter().any(|name| is_back[usize::from(*name)]);
+        let backs: Vec<bool> = self.sets.iter().map(any_back).collect();
         let (mut found, mut looked, mut last) = (Vec::new(), 0, None);
         for (id, row) in self.rows.range((from, Bound::Unbounded)).take(limit) {
             looked += 1;
             last = Some(ShowId(Uuid::from_bytes(*id)));
             let (owner, home) = (usize::from(row.owner), usize::from(row.home));
-            if owner < count && home < count && pairs[owner][home] {
+            let back = backs.get(usize::from(row.past)).copied().unwrap_or(false);
+            if back || owner < count && home < count && pairs[owner][home] {
                 found.extend(last.map(|id| self.record(id, *row)));
             }
         }
         (found, last.filter(|_| looked == limit))
+    }
+
+    pub fn past(&self, id: ShowId) -> Vec<RegionName> {
+        self.rows.get(id.0.as_bytes()).map_or_else(Vec::new, |row| self.set(row.past))
     }
 
     pub fn len(&self) -> usize {

@@ -328,10 +328,11 @@ fn what_an_operator_has_placed_stays_and_is_known_in_the_bytes() {
     assert!(registry.is_placed(placed) && !registry.is_placed(drained));
     assert_eq!(Registry::from_bytes(&registry.to_bytes()).unwrap(), registry);
     let away = |owner: &RegionName, home: &RegionName| owner != home;
-    assert_eq!(registry.search(None, 10, away).0.len(), 2);
-    let (first, next) = registry.search(None, 1, away);
+    let nobody = |_: &RegionName| false;
+    assert_eq!(registry.search(None, 10, away, nobody).0.len(), 2);
+    let (first, next) = registry.search(None, 1, away, nobody);
     assert_eq!((first.len(), next.is_some()), (1, true));
-    assert_eq!(registry.search(Some(first[0].id), 10, away).0.len(), 1);
+    assert_eq!(registry.search(Some(first[0].id), 10, away, nobody).0.len(), 1);
     apply(&mut registry, 13, &Command::RegionDown { region: region("us") });
     assert!(!registry.is_placed(placed), "the loss of its region has moved it");
     let back =
@@ -363,4 +364,80 @@ fn a_closed_session_is_gone_and_closing_it_again_does_nothing() {
     let (_, changes) = apply(&mut registry, 10, &Command::CloseSession { no });
     assert_eq!((changes, registry.session(no)), (vec![Change::SessionClosed(no)], None));
     assert_eq!(apply(&mut registry, 11, &Command::CloseSession { no }).1, []);
+}
+
+fn given_up(registry: &mut Registry, index: u64, name: &str) -> (u64, u64) {
+    let seen = at_risk(&registry.shows, &region(name), |r| registry.is_given_up(r), 10).1;
+    match apply(registry, index, &Command::GiveUp { region: region(name) }).0 {
+        Answer::GivenUp { shows, at_risk, .. } => {
+            assert_eq!(at_risk, seen, "as was told before");
+            (shows, at_risk)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_three_regions_one_goes_without_risk_and_the_second_at_once_does_not() {
+    let mut registry = three_regions();
+    let (id, settled) = (ShowId::new(&region("us")), ShowId::new(&region("us")));
+    apply(&mut registry, 10, &create(id, "us"));
+    apply(&mut registry, 11, &create(settled, "us"));
+    assert!(is_refused(&mut registry, &Command::GiveUp { region: region("us") }), "it is up");
+    apply(&mut registry, 12, &Command::RegionDown { region: region("us") });
+    assert_eq!(given_up(&mut registry, 13, "us"), (2, 0), "each majority of three has one of the other two");
+    let show = registry.show(id).unwrap();
+    assert_eq!((show.replicas.len(), show.prior.len(), show.epoch), (2, 3, 3), "{show:?}");
+    assert_eq!(given_up(&mut registry, 14, "us"), (0, 0), "again");
+
+    // Of one show the two that are left have agreed; of the other they have not.
+    apply(&mut registry, 15, &Command::Settled { show: settled, epoch: 3 });
+    apply(&mut registry, 16, &Command::RegionDown { region: region("ap") });
+    let before = registry.region(&region("ap")).unwrap().incarnation;
+    assert_eq!(given_up(&mut registry, 17, "ap"), (2, 1));
+    for id in [id, settled] {
+        let show = registry.show(id).unwrap();
+        assert_eq!(
+            (show.owner, show.replicas, show.prior.contains(&region("us"))),
+            (region("eu"), vec![region("eu")], false)
+        );
+    }
+    let ap = registry.region(&region("ap")).unwrap();
+    assert!(ap.given_up && ap.incarnation == before + 1 && ap.disowned == ap.incarnation);
+    assert!(registry.sessions().all(|session| session.region == region("eu")));
+
+    // New shows are without them, and remember that they belong.
+    let late = ShowId::new(&region("eu"));
+    apply(&mut registry, 18, &create(late, "eu"));
+    assert_eq!(registry.show(late).unwrap().replicas, [region("eu")]);
+    assert_eq!(registry.past_replicas(late), [region("ap"), region("us")]);
+    let reloaded = Registry::from_bytes(&registry.to_bytes()).unwrap();
+    assert!(reloaded == registry);
+}
+
+#[test]
+fn who_comes_back_is_taken_in_one_at_a_time() {
+    let mut registry = three_regions();
+    let id = ShowId::new(&region("us"));
+    apply(&mut registry, 10, &create(id, "us"));
+    for (index, name) in [(11, "us"), (13, "ap")] {
+        apply(&mut registry, index, &Command::RegionDown { region: region(name) });
+        given_up(&mut registry, index + 1, name);
+    }
+    let epoch = |registry: &Registry| registry.show(id).unwrap().epoch;
+    let rejoin = |name: &str, if_epoch| Command::Rejoin { show: id, region: region(name), if_epoch };
+    let now = epoch(&registry);
+    apply(&mut registry, 20, &Command::Settled { show: id, epoch: now });
+    assert!(is_refused(&mut registry, &rejoin("us", now)), "it is down still");
+    for name in ["us", "ap"] {
+        apply(&mut registry, 21, &Command::RegionUp { region: region(name) });
+        assert!(!registry.is_given_up(&region(name)));
+    }
+    apply(&mut registry, 22, &rejoin("us", now));
+    assert_eq!(registry.show(id).unwrap().prior, [region("eu")]);
+    assert!(is_refused(&mut registry, &rejoin("ap", now + 1)), "the first is not settled");
+    apply(&mut registry, 23, &Command::Settled { show: id, epoch: now + 1 });
+    apply(&mut registry, 24, &rejoin("ap", now + 1));
+    assert_eq!(registry.show(id).unwrap().replicas, all());
+    assert!(registry.past_replicas(id).is_empty());
 }

@@ -44,6 +44,7 @@ pub fn standing(record: &Record, own: u8) -> Standing {
         epoch: record.epoch,
         member: record.replicas.contains(&own) || record.prior.contains(&own),
         incarnation: record.incarnations[usize::from(own)],
+        disowned: 0,
     }
 }
 

@@ -277,6 +277,7 @@ impl World {
             epoch: record.map_or(0, |record| record.epoch),
             member: record.is_some_and(|r| r.replicas.contains(own) || r.prior.contains(own)),
             incarnation: process.connection.map_or(known, |connection| connection.incarnation.max(known)),
+            disowned: 0,
         }
     }
 

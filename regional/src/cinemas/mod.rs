@@ -200,9 +200,9 @@ async fn change(
         .await
         .map_err(db_failed)?
         .ok_or_else(|| Problem::not_found("cinema"))?;
-    conditions.require_version(cinema.version)?;
     let present = CinemaPatch::default().onto(&cinema);
     let changed = patch.onto(&cinema).checked()?;
+    conditions.require_version(cinema.version)?;
     if changed != present {
         store::update(&transaction, id, &changed).await.map_err(db_failed)?;
     }

@@ -73,11 +73,9 @@ pub struct NewHall {
     pub name: String,
     /// Every row with its seats.
     #[serde(default)]
-    #[schema(nullable = false)]
     pub rows: Option<Vec<NewRow>>,
     /// A rectangle of seats.
     #[serde(default)]
-    #[schema(nullable = false)]
     pub grid: Option<Grid>,
 }
 
@@ -87,11 +85,9 @@ pub struct NewHall {
 pub struct NewLayout {
     /// Every row with its seats.
     #[serde(default)]
-    #[schema(nullable = false)]
     pub rows: Option<Vec<NewRow>>,
     /// A rectangle of seats.
     #[serde(default)]
-    #[schema(nullable = false)]
     pub grid: Option<Grid>,
 }
 

@@ -15,7 +15,7 @@ use common::problem::ProblemDetails;
 use common::{Problem, RegionName};
 use http::StatusCode;
 use raft::client::{RegionRecord, RegistryError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,11 +25,15 @@ use crate::app::App;
 use crate::asking::Whence;
 use crate::audit::{Line, Order};
 
+/// How many shows at risk are told by name.
+const SHOWS_TOLD: usize = 100;
+
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/cluster", Permission::Role("cluster", "read")),
     ("POST", "/v1/regions/{name}/drain", Permission::Role("region", "drain")),
     ("POST", "/v1/regions/{name}/undrain", Permission::Role("region", "drain")),
     ("POST", "/v1/regions/{name}/restored", Permission::Role("region", "restore")),
+    ("POST", "/v1/regions/{name}/give-up", Permission::Role("region", "give_up")),
     ("GET", "/v1/shows/{id}/ownership", Permission::Role("ownership", "read")),
     ("POST", "/v1/shows/{id}/moves", Permission::Role("show", "move")),
 ];
@@ -40,6 +44,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(drain))
         .routes(routes!(undrain))
         .routes(routes!(restored))
+        .routes(routes!(give_up))
         .routes(routes!(shows::ownership))
         .routes(routes!(shows::start_move))
 }
@@ -52,6 +57,8 @@ pub struct RegionView {
     state: RegionState,
     /// Of its Postgres; rises whenever that is found, or declared, to have gone back in time.
     incarnation: u64,
+    /// It was down and was given up: no show counts on it until it is up again.
+    given_up: bool,
     /// Shows that it owns, as this region last heard.
     shows: usize,
     /// Shows whose home it is and that another region owns; they come back while it is up, a few a second.
@@ -85,6 +92,7 @@ impl RegionView {
             name: region.name.clone(),
             state: region.state.into(),
             incarnation: region.incarnation,
+            given_up: region.given_up,
             shows: counts.owned,
             shows_elsewhere: counts.elsewhere,
         }
@@ -173,6 +181,65 @@ async fn restored(
     Ok((StatusCode::ACCEPTED, Json(RegionView::of(&app, &region))).into_response())
 }
 
+/// That something may be lost, said by whoever orders it.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct GiveUp {
+    /// For how many shows something acknowledged may be lost: as many as the refusal without it tells, or more.
+    #[serde(default)]
+    at_risk: u64,
+}
+
+/// What giving a region up has come to.
+#[derive(Debug, Serialize, ToSchema)]
+struct GivenUp {
+    #[serde(flatten)]
+    region: RegionView,
+    /// Shows of which something acknowledged may be lost.
+    at_risk: u64,
+}
+
+/// Go on without a region that is down
+///
+/// For shows of which too few regions are left: it is taken out of every show's replicas, so that the others can be a
+/// majority again. What only lost regions knew of is lost with them, even if one of them comes back: it then takes
+/// over what the others have. It takes part again, a show at a time, once it is up. Make sure that it is off: what it
+/// sells meanwhile counts for nothing.
+#[utoipa::path(
+    post, path = "/v1/regions/{name}/give-up", tag = "operators", operation_id = "give_up_region",
+    params(("name" = String, Path)), request_body = GiveUp,
+    responses(
+        (status = 202, description = "No show counts on it any more", body = GivenUp),
+        (status = 409, description = "`region-not-down`; `shows-at-risk`: of `at_risk` shows, the first of which are \
+                                      in `shows`, something acknowledged may be lost, and the request did not say so",
+         body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+async fn give_up(
+    State(app): State<App>,
+    authorized: Authorized,
+    whence: Whence,
+    Path(name): Path<String>,
+    Json(said): Json<GiveUp>,
+) -> Result<Response, Problem> {
+    let name = known(&app, &name)?;
+    let record = app.view.regions().into_iter().find(|region| region.name == name);
+    let is_done = record.is_some_and(|region| region.given_up);
+    let (shows, at_risk) = app.view.at_risk_without(&name, SHOWS_TOLD);
+    if at_risk > said.at_risk && !is_done {
+        let detail = format!("what was acknowledged of {at_risk} shows may be lost; say so in `at_risk`");
+        return Err(Problem::conflict("shows-at-risk", detail).with("at_risk", at_risk).with("shows", shows));
+    }
+    tracing::warn!(region = %name, by = who(&authorized), at_risk, ?shows, "asked to go on without a region");
+    let order = begin(&app, &authorized, &whence, "region.give_up", &name).await?;
+    let given_up = app.registry.give_up(&name).await;
+    let told = |(region, at_risk): &(RegionRecord, u64)| json!({ "state": RegionState::from(region.state), "incarnation": region.incarnation, "at_risk": at_risk });
+    order.end(&app, &given_up, told).await;
+    let (region, at_risk) = given_up.map_err(refused)?;
+    let given_up = GivenUp { region: RegionView::of(&app, &region), at_risk };
+    Ok((StatusCode::ACCEPTED, Json(given_up)).into_response())
+}
+
 /// A region of the platform; 404 for any other.
 fn known(app: &App, name: &str) -> Result<RegionName, Problem> {
     let found = app.regions().iter().find(|region| region.as_str() == name).cloned();
@@ -219,6 +286,7 @@ fn refused(error: RegistryError) -> Problem {
                 "unknown-region" => "unknown-region",
                 "unknown-show" => return Problem::not_found("show"),
                 "region-not-up" => "region-not-up",
+                "region-not-down" => "region-not-down",
                 "not-a-replica" => "not-a-replica",
                 "last-region" => "last-region",
                 "epoch-passed" => "epoch-passed",

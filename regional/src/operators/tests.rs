@@ -15,6 +15,7 @@ fn the_registrys_refusals_are_conflicts_under_its_own_codes() {
     for code in [
         "unknown-region",
         "region-not-up",
+        "region-not-down",
         "not-a-replica",
         "last-region",
         "epoch-passed",
@@ -31,7 +32,8 @@ fn the_registrys_refusals_are_conflicts_under_its_own_codes() {
 #[tokio::test]
 async fn orders_are_for_operators_and_about_known_regions() {
     let region = crate::testing::TestRegion::start(None).await;
-    for path in ["/v1/regions/eu/drain", "/v1/regions/eu/undrain", "/v1/regions/eu/restored"] {
+    for order in ["drain", "undrain", "restored", "give-up"] {
+        let path = &format!("/v1/regions/eu/{order}");
         let answer = region.write("POST", path, serde_json::json!({})).await;
         assert_eq!(answer.status, 403, "{path}");
         assert_eq!(region.send("POST", path, &[], None).await.status, 401, "{path}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use common::tls::{Tls, names};
+use common::tls::{Tls, endpoint, names};
 use common::{RegionName, ShowId};
 use deadpool_postgres::Pool;
 use raft::client::{RegionState, RegistryView};
@@ -158,8 +158,9 @@ pub async fn run(means: Means) {
 
 /// Tells a process what is held here of the shows that both regions keep; how many it lacks.
 async fn compare(means: &Means, target: &Target) -> anyhow::Result<usize> {
-    let endpoint = means.tls.endpoint(&target.url, &names::regional(&target.region))?;
-    let mut client = ReplicationClient::new(endpoint.connect_timeout(CONNECT).connect().await?);
+    let connector = means.tls.connector(&names::regional(&target.region));
+    let channel = endpoint(&target.url)?.connect_timeout(CONNECT).connect_with_connector(connector).await?;
+    let mut client = ReplicationClient::new(channel);
     let (heads, stream) = mpsc::channel(1);
     let session = means.session.no().context("no session")?;
     let hello = Hello { from: means.region.clone(), to: target.region.clone(), session, heard: None };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use common::tls::{Tls, names};
+use common::tls::{Tls, endpoint, names};
 use common::{RegionName, ShowId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -53,13 +53,11 @@ async fn open_with(
     hello: proto::Hello,
     longest: usize,
 ) -> anyhow::Result<(Sending, Receiving)> {
-    let channel: Channel = tls
-        .endpoint(url, &format!("{}.{}", hello.to, names::REGIONAL))?
+    let channel: Channel = endpoint(url)?
         .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(CONNECT)
         .keep_alive_timeout(CONNECT)
-        .connect()
+        .connect_with_connector(tls.connector(&format!("{}.{}", hello.to, names::REGIONAL)))
         .await?;
     let mut client = ReplicationClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use common::tls::{Tls, names};
+use common::tls::{Tls, endpoint, names};
 use common::{RegionName, ShowId};
 use prometheus::IntGauge;
 use raft::client::RegistryView;
@@ -415,18 +415,14 @@ async fn exchange(
 type Opened = (mpsc::Sender<proto::Requests>, Streaming<proto::Answers>);
 
 async fn open(peers: &Peers, lane: &Lane, url: &str) -> Result<Opened, Ended> {
-    let channel: Channel = peers
-        .0
-        .tls
-        .endpoint(url, &names::regional(&lane.to))?
+    let channel: Channel = endpoint(url)?
         .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(SILENCE)
         .keep_alive_timeout(SILENCE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(MESSAGE_BYTES_AIM as u32)
         .initial_connection_window_size(2 * MESSAGE_BYTES_AIM as u32)
-        .connect()
+        .connect_with_connector(peers.0.tls.connector(&names::regional(&lane.to)))
         .await?;
     let mut client = ReplicationClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -204,7 +204,8 @@ pub async fn run(means: Means) {
 }
 
 impl Driver {
-    /// Heads that were last whole in an earlier incarnation. An archived show is nobody's to recover.
+    /// Heads that were last whole in an earlier incarnation, of shows that this region keeps: of those that it was
+    /// taken out of nobody expects anything. An archived show is nobody's to recover.
     async fn sweep(&mut self) -> anyhow::Result<()> {
         let incarnation = self.means.records.incarnation();
         if incarnation == 0 {
@@ -214,13 +215,23 @@ impl Driver {
             self.alone.clear();
         }
         let select = "SELECT show_id FROM show_head
-                       WHERE incarnation < $1 AND promised_epoch < $2 AND show_id <> ALL ($3) LIMIT $4";
+                       WHERE show_id > $1 AND incarnation < $2 AND promised_epoch < $3 AND show_id <> ALL ($4)
+                       ORDER BY show_id LIMIT $5";
         let known = self.active.keys().chain(&self.restoring).chain(&self.alone);
         let known: Vec<Uuid> = known.map(|show| show.0).collect();
         let client = self.means.pool.get().await?;
-        let rows = client.query(select, &[&incarnation.cast_signed(), &i64::MAX, &known, &PAGE]).await?;
-        for row in rows {
-            self.means.store.wanted().add(ShowId(row.get(0)));
+        let (mut after, mut found) = (Uuid::nil(), 0);
+        while found < PAGE {
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                [&after, &incarnation.cast_signed(), &i64::MAX, &known, &PAGE];
+            let rows = client.query(select, &params).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.get(0);
+            let shows = rows.iter().map(|row| ShowId(row.get(0)));
+            for show in shows.filter(|show| self.means.store.standing(*show).member) {
+                self.means.store.wanted().add(show);
+                found += 1;
+            }
         }
         Ok(())
     }
@@ -255,7 +266,11 @@ impl Driver {
     async fn known(&self, show: ShowId) -> anyhow::Result<Option<Known>> {
         let incarnation = self.means.records.incarnation();
         let Some(term) = self.means.records.term(show).await? else { return Ok(None) };
-        let own = self.means.store.head(show).await?.unwrap_or_else(|| Head::empty(0));
+        let mut own = self.means.store.head(show).await?.unwrap_or_else(|| Head::empty(0));
+        if own.incarnation < self.means.store.standing(show).disowned {
+            // Nothing that it took for committed need be so.
+            own.committed = 0;
+        }
         let is_whole = own.incarnation >= incarnation || own.promised == Ballot::ARCHIVED;
         Ok((!is_whole).then_some(Known { incarnation, term, own }))
     }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::tls::{Caller, Tls, names};
+use common::tls::{Caller, Tls, address, names};
 use common::{RegionName, ShowId};
 use deadpool_postgres::Pool;
 use futures::stream::FuturesUnordered;
@@ -17,6 +17,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -62,12 +63,12 @@ pub struct Means {
 /// Serves until the process stops.
 pub async fn serve(incoming: TcpIncoming, means: Means) -> Result<(), tonic::transport::Error> {
     let stop = means.stop.clone();
-    let server = means.tls.server()?;
+    let incoming = means.tls.incoming(incoming);
     let service = Service { means, logged: Arc::default() };
     let service = ReplicationServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    server
+    Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -101,7 +102,7 @@ impl Replication for Service {
         &self,
         request: Request<Streaming<proto::Requests>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let address = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
+        let address = address(&request).map_or_else(String::new, |address| address.to_string());
         let caller = self.means.tls.caller(&request);
         let mut incoming = request.into_inner();
         let first = self.first_of(&mut incoming, &address).await?;
@@ -126,7 +127,7 @@ impl Replication for Service {
         &self,
         request: Request<Streaming<proto::Heads>>,
     ) -> Result<Response<Self::CompareStream>, Status> {
-        let address = request.remote_addr().map_or_else(String::new, |address| address.ip().to_string());
+        let address = address(&request).map_or_else(String::new, |address| address.to_string());
         let caller = self.means.tls.caller(&request);
         let mut heads = request.into_inner();
         let first = self.first_of(&mut heads, &address).await?;

@@ -16,6 +16,9 @@ pub struct Standing {
     pub member: bool,
     /// Of this region's store, as the registry numbers it (R5).
     pub incarnation: u64,
+    /// What the store has of an incarnation before this one counts for nothing, committed or not: the region was
+    /// given up, and the others went on without it.
+    pub disowned: u64,
 }
 
 /// The marks of the entries held. A shell need only bring those from `prev` to the message's end.
@@ -94,7 +97,7 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
             return self.answer(ballot, Answer::Refused { promised: self.head.promised });
         }
         let incarnation = self.head.incarnation;
-        self.merge(append, incarnation)
+        self.merge(append, incarnation, false)
     }
 
     /// An append that meets the head exactly: anything else is [`Answer::Mismatch`] or refused, and writes
@@ -121,9 +124,11 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
         self.step(ballot, self.changed(None, Vec::new(), head.clone()), Answer::Reported { head })
     }
 
-    /// A recovering replica takes what the others reported, promises, and may vote again; all at once.
+    /// A recovering replica takes what the others reported, promises, and may vote again; all at once. Of a
+    /// disowned store nothing else stays, whatever it took for committed.
     pub fn restore(&self, restore: Restore<K>) -> Step<K> {
-        self.merge(restore.append, restore.incarnation)
+        let disowned = self.head.incarnation < self.standing.disowned;
+        self.merge(restore.append, restore.incarnation, disowned)
     }
 
     /// The answer to Fetch, from what one consistent read gave: `before` is the entry `after`.
@@ -147,7 +152,7 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
         (!whole && self.rules.holds(Rule::RecoverFirst)).then_some(Unable::Recovering)
     }
 
-    fn merge(&self, append: Append<K>, incarnation: u64) -> Step<K> {
+    fn merge(&self, append: Append<K>, incarnation: u64, disowned: bool) -> Step<K> {
         let (ballot, sent) = (append.ballot, append.sent);
         if !append.is_sound() {
             return self.answer(ballot, Answer::Unable(Unable::Malformed));
@@ -164,9 +169,11 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
         let kept_upto = append.prev.seq + first_new as u64;
         let add: Vec<Entry<K>> = append.entries.into_iter().skip(first_new).collect();
         let conflicts = !add.is_empty() && self.head.last.seq > kept_upto;
-        let shortens = !self.rules.holds(Rule::TruncateOnConflict) && self.head.last.seq > kept_upto;
+        let longer = self.head.last.seq > kept_upto;
+        let shortens = longer && (disowned || !self.rules.holds(Rule::TruncateOnConflict));
         let cut_after = (conflicts || shortens).then_some(kept_upto);
-        if cut_after.is_some_and(|upto| upto < self.head.committed) {
+        let committed = if disowned { self.head.committed.min(kept_upto) } else { self.head.committed };
+        if cut_after.is_some_and(|upto| upto < committed) {
             return self.answer(ballot, Answer::Unable(Unable::Contradiction));
         }
         let last = match (add.last(), cut_after) {
@@ -177,7 +184,7 @@ impl<K: Kind, H: Held<K>> Replica<'_, K, H> {
         let head = Head {
             incarnation,
             promised: self.head.promised.max(ballot),
-            committed: self.head.committed.max(append.committed.min(upto)),
+            committed: committed.max(append.committed.min(upto)),
             last,
         };
         let answered = if self.rules.holds(Rule::UptoOfMessage) { upto } else { head.last.seq };

@@ -37,7 +37,7 @@ fn set(regions: &str) -> BTreeSet<char> {
 }
 
 fn standing(epoch: u64) -> Standing {
-    Standing { epoch, member: true, incarnation: 0 }
+    Standing { epoch, member: true, incarnation: 0, disowned: 0 }
 }
 
 fn log(entries: &[(u64, &'static str)]) -> Vec<Entry<Small>> {
@@ -301,7 +301,7 @@ fn what_cannot_be_is_not_written() {
     let reply = held.handle(Strict, standing(9), Request::Append(broken));
     assert_eq!(reply.answer, Answer::Unable(Unable::Malformed));
 
-    let stranger = Standing { epoch: 9, member: false, incarnation: 0 };
+    let stranger = Standing { epoch: 9, member: false, incarnation: 0, disowned: 0 };
     for ignorant in [standing(4), stranger] {
         let reply = held.handle(Strict, ignorant, Request::Prepare { ballot: ballot(5, 5, 1) });
         assert_eq!(reply.answer, Answer::Unable(Unable::NotReplica));
@@ -341,7 +341,7 @@ fn whatever_extend_writes_append_writes_too() {
 fn a_store_that_lost_its_tail_asks_both_others_before_it_votes() {
     let all: &[_] = &[(1, "led"), (1, "x"), (1, "y")];
     let mut cluster = Cluster::new(&[('a', all), ('b', &[(1, "led"), (1, "x")]), ('c', &[(1, "led")])]);
-    let now = Standing { epoch: 2, member: true, incarnation: 4 };
+    let now = Standing { epoch: 2, member: true, incarnation: 4, disowned: 0 };
     let lost = cluster.stores.get_mut(&'c').unwrap();
     let reply = lost.handle(Strict, now, Request::Prepare { ballot: ballot(2, 2, 1) });
     assert_eq!(reply.answer, Answer::Unable(Unable::Recovering));
@@ -470,4 +470,47 @@ fn the_core_has_no_async_no_clock_and_no_hash_order() {
     let read: usize =
         rooms.iter().map(|room| crate::show::tests::assert_pure(room, &["HashMap", "HashSet"])).sum();
     assert!(read >= 14, "only {read} files were read");
+}
+
+#[test]
+fn a_disowned_store_keeps_nothing_that_the_others_do_not_have() {
+    // It took x and y for committed with another that is gone; who was left went on otherwise, or not at all.
+    let own: &[_] = &[(1, "led"), (1, "x"), (1, "y")];
+    let went_on: &[_] = &[(1, "led"), (4, "led"), (4, "z")];
+    for others in [went_on, &went_on[..1], &[]] {
+        let mut cluster = Cluster::new(&[('a', others), ('c', own)]);
+        let lost = cluster.stores.get_mut(&'c').unwrap();
+        lost.head.committed = 3;
+        let now = Standing { epoch: 5, member: true, incarnation: 1, disowned: 1 };
+        let mut term = term(ballot(5, 0, 0), 'c', "ac", "");
+        term.incarnations.insert('c', 1);
+        // As its shell begins: what it took for committed need not be.
+        let head = Head { committed: 0, ..lost.head.clone() };
+        let (mut recovery, effects) = Recovery::start(Strict, term, head).unwrap();
+        let mut queue: VecDeque<_> = effects.into();
+        let mut taken = None;
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                RecoveryEffect::Send { to, request } => {
+                    let reply = cluster.stores.get_mut(&to).unwrap().handle(Strict, standing(5), request);
+                    queue.extend(recovery.answered(&to, reply));
+                }
+                RecoveryEffect::Restore(restore) => {
+                    // Were it only a lost tail, this could not be.
+                    let whole = Standing { disowned: 0, ..now };
+                    let mut kept = cluster.stores[&'c'].clone();
+                    let refused = kept.restore(Strict, whole, restore.clone());
+                    let longer = matches!(refused.answer, Answer::Appended { .. });
+                    assert_eq!(longer, others.len() < 3, "only what differs is noticed");
+                    taken = Some(cluster.stores.get_mut(&'c').unwrap().restore(Strict, now, restore));
+                }
+                RecoveryEffect::Again => panic!("nothing has moved"),
+            }
+        }
+        let Some(Answer::Appended { .. }) = taken.map(|reply| reply.answer) else { panic!("not taken") };
+        let (a, c) = (&cluster.stores[&'a'], &cluster.stores[&'c']);
+        assert_eq!(payloads(c), payloads(a));
+        assert_eq!((c.head.last.clone(), c.head.incarnation), (a.head.last.clone(), 1));
+        assert!(c.head.committed <= c.head.last.seq && c.head.committed <= 1, "{:?}", c.head);
+    }
 }

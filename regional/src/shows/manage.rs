@@ -172,8 +172,8 @@ pub async fn change(
 ) -> Result<Response, Failed> {
     let host = app.hosts.get(id).await?;
     let seq = host.read(|show| i64::try_from(show.seq).unwrap_or(i64::MAX));
-    conditions.require_version(seq)?;
     check(&host, &body)?;
+    conditions.require_version(seq)?;
     if let Some(starts_at) = body.starts_at {
         book_anew(&app, &host, starts_at).await?;
     }

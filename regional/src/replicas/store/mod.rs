@@ -66,7 +66,7 @@ impl Standings for Membership {
         });
         // After the epoch: the registry tells a new incarnation before the epochs that it raises.
         let incarnation = self.view.incarnation(&self.region).max(self.guard.incarnation());
-        Standing { epoch, member, incarnation }
+        Standing { epoch, member, incarnation, disowned: self.view.disowned(&self.region) }
     }
 
     async fn is_new(&self, show: ShowId) -> anyhow::Result<bool> {

@@ -39,6 +39,11 @@ const CUT: &str = "
 DELETE FROM show_journal j USING unnest($1::uuid[], $2::bigint[]) AS b (show_id, upto)
  WHERE j.show_id = b.show_id AND j.seq > b.upto";
 
+/// What was projected of entries that are gone (a disowned store's) is projected anew.
+const UNPROJECT: &str = "
+DELETE FROM projected p USING unnest($1::uuid[], $2::bigint[]) AS b (show_id, upto)
+ WHERE p.show_id = b.show_id AND p.seq > b.upto";
+
 const ADD: &str = "
 INSERT INTO show_journal (show_id, seq, epoch, session, attempt, at, format, hash, events)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
@@ -71,6 +76,7 @@ pub struct Connection {
     marks: Statement,
     create: Statement,
     cut: Statement,
+    unproject: Statement,
     add: Statement,
     heads: Statement,
     mark: Statement,
@@ -101,10 +107,11 @@ impl Connection {
         let client = Object::take(pool.get().await?);
         client.batch_execute(SETTINGS).await?;
         let (lock, marks) = (client.prepare(LOCK).await?, client.prepare(MARKS).await?);
+        let unproject = client.prepare(UNPROJECT).await?;
         let (create, cut) = (client.prepare(CREATE).await?, client.prepare(CUT).await?);
         let (add, heads) = (client.prepare(ADD).await?, client.prepare(HEADS).await?);
         let mark = guard::prepare(&client).await?;
-        Ok(Self { client: Arc::new(client), lock, marks, create, cut, add, heads, mark })
+        Ok(Self { client: Arc::new(client), lock, marks, create, cut, unproject, add, heads, mark })
     }
 
     pub fn is_closed(&self) -> bool {
@@ -185,7 +192,9 @@ impl Connection {
         let cuts = changes.iter().filter_map(|change| Some((change.show.0, change.cut_after?.cast_signed())));
         let (shows, uptos): (Vec<Uuid>, Vec<i64>) = cuts.unzip();
         if !shows.is_empty() {
-            self.client.execute(&self.cut, &[&shows, &uptos]).await?;
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&shows, &uptos];
+            self.client.execute(&self.cut, &params).await?;
+            self.client.execute(&self.unproject, &params).await?;
         }
         Ok(())
     }

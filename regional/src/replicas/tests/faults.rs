@@ -128,7 +128,8 @@ async fn a_store_that_went_back_in_time_answers_nothing_until_it_has_recovered()
 
     // The registry has counted the incarnation on.
     fresh.begin_anew();
-    *region.standings.standing.lock().unwrap() = Standing { epoch: 2, member: true, incarnation: 1 };
+    *region.standings.standing.lock().unwrap() =
+        Standing { epoch: 2, member: true, incarnation: 1, disowned: 0 };
     let standings =
         Arc::new(Fixed { standing: (*region.standings.standing.lock().unwrap()).into(), is_new: false });
     let store = store(&pool, standings, fresh);
@@ -163,7 +164,7 @@ async fn a_store_that_went_back_in_time_answers_nothing_until_it_has_recovered()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_show_that_is_newer_than_the_loss_needs_no_recovery() {
     let database = crate::testing::Database::start().await;
-    let standing = Standing { epoch: 1, member: true, incarnation: 3 };
+    let standing = Standing { epoch: 1, member: true, incarnation: 3, disowned: 0 };
     let standings = Arc::new(Fixed { standing: standing.into(), is_new: true });
     let (store, show) = (store(&database.pool, standings, Guard::default()), some_show());
     let prepare = Request::Prepare { ballot: ballot(1, 1, 1) };

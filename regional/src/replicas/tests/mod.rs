@@ -41,7 +41,7 @@ pub struct Fixed {
 
 impl Fixed {
     pub fn member() -> std::sync::Arc<Self> {
-        let standing = Mutex::new(Standing { epoch: 1_000, member: true, incarnation: 0 });
+        let standing = Mutex::new(Standing { epoch: 1_000, member: true, incarnation: 0, disowned: 0 });
         std::sync::Arc::new(Self { standing, is_new: true })
     }
 }

@@ -36,7 +36,7 @@ impl Port {
     }
 
     async fn open_as(name: &str, pool: Pool, tls: Tls) -> Self {
-        let standing = Standing { epoch: 1_000, member: true, incarnation: 0 };
+        let standing = Standing { epoch: 1_000, member: true, incarnation: 0, disowned: 0 };
         let standings = Arc::new(Fixed { standing: standing.into(), is_new: false });
         let guard = Guard::default();
         let store = store(&pool, standings.clone(), guard);
@@ -200,7 +200,8 @@ async fn a_store_that_nobody_can_tell_what_it_lost_waits_for_its_operators_word(
     let (message, last) = append(show, ballot(1, 1, 1), Mark::default(), &["one"], 0);
     port.store.ask(show, Request::Append(message)).await.unwrap();
     let recover = |incarnation: u64| {
-        *port.standings.standing.lock().unwrap() = Standing { epoch: 2, member: true, incarnation };
+        *port.standings.standing.lock().unwrap() =
+            Standing { epoch: 2, member: true, incarnation, disowned: 0 };
         let stop = CancellationToken::new();
         tokio::spawn(recovery::run(recovery::Means {
             region: region("ap"),
@@ -294,7 +295,8 @@ async fn a_store_that_lost_its_tail_is_told_by_the_others_and_votes_again() {
     let ap = &ports[&region("ap")];
     for port in ports.values() {
         let incarnation = if std::ptr::eq(port, ap) { 1 } else { 0 };
-        *port.standings.standing.lock().unwrap() = Standing { epoch: 2, member: true, incarnation };
+        *port.standings.standing.lock().unwrap() =
+            Standing { epoch: 2, member: true, incarnation, disowned: 0 };
     }
     // Its heads that are gone are heard of by the first message for them.
     for show in &shows {
