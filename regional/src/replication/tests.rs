@@ -430,6 +430,26 @@ fn idle_followers_hear_of_commits_within_a_heartbeat() {
 }
 
 #[test]
+fn what_is_proposed_does_not_wait_for_the_answer_to_a_heartbeat() {
+    let mut cluster = Cluster::new(&[('a', &[]), ('b', &[]), ('c', &[])]);
+    let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));
+    cluster.propose(&mut leader, "x");
+    // They are on their way, and nobody has answered.
+    assert!(!leader.tick(1_100).is_empty() && !leader.nudge_all().is_empty());
+    let (_, effects) = leader.propose("y").unwrap();
+    let sent = |to: char| {
+        let brings = |effect: &&Effect<Small>| match effect {
+            Effect::Send { to: whom, request: Request::Append(append) } => {
+                *whom == to && append.entries.len() == 1
+            }
+            _ => false,
+        };
+        effects.iter().filter(brings).count()
+    };
+    assert_eq!([sent('b'), sent('c')], [1, 1], "{effects:?}");
+}
+
+#[test]
 fn every_try_has_a_ballot_of_its_own() {
     let mut ballots = Ballots::<Small>::new(5, Strict);
     let drawn = [ballots.next(2), ballots.next(2), ballots.next(1)];

@@ -166,9 +166,13 @@ impl<K: Kind> Leading<K> {
     /// what its last transaction did not answer.
     pub fn nudge(&mut self, limits: &Limits, term: &Term<K>, region: &K::Region) -> Vec<Effect<K>> {
         let mut effects = Vec::new();
-        let led = self.led;
+        let (led, last) = (self.led, self.last_seq());
         let Some(progress) = self.progress.get_mut(region) else { return effects };
-        progress.again(led);
+        // Who has acknowledged all there is keeps up: what is proposed next follows at once, and does not wait for
+        // the answer to this.
+        if progress.matched < last || progress.state != Sending::Streaming {
+            progress.again(led);
+        }
         self.send(limits, term, region, &mut effects);
         effects
     }
