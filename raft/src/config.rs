@@ -64,7 +64,7 @@ pub struct Liveness {
     /// A process whose region has others that are heard.
     pub session_timeout_ms: u64,
     /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere. Of the
-    /// region whose voter led the registry until it fell silent, two thirds of it.
+    /// region whose voter led the registry until it fell silent, half of it.
     pub region_timeout_ms: u64,
     /// The other regions, when the whole platform starts and the first is there.
     pub boot_patience_ms: u64,
@@ -108,8 +108,8 @@ impl Default for Config {
             peers: Vec::new(),
             bootstrap: false,
             heartbeat_ms: 200,
-            election_min_ms: 600,
-            election_max_ms: 1200,
+            election_min_ms: 500,
+            election_max_ms: 1000,
             snapshot_every_entries: 5000,
             keep_entries: 1000,
             liveness: Liveness::default(),
@@ -203,7 +203,7 @@ impl Config {
         Patience {
             session: ms(self.liveness.session_timeout_ms),
             region: ms(self.liveness.region_timeout_ms),
-            suspect: ms(self.liveness.session_timeout_ms.max(self.liveness.region_timeout_ms * 2 / 3)),
+            suspect: ms(self.liveness.session_timeout_ms.max(self.liveness.region_timeout_ms / 2)),
             boot: ms(self.liveness.boot_patience_ms),
             steady: ms(self.liveness.steady_ms),
         }
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn every_voter_has_a_slice_of_its_own() {
         let slices = [1, 2, 3].map(|id| config(id).election_slice_ms());
-        assert_eq!(slices, [(600, 800), (800, 1000), (1000, 1200)]);
+        assert_eq!(slices, [(500, 666), (666, 832), (832, 998)]);
         for id in [1, 2, 3] {
             assert_eq!(config(id).problems(), Vec::<String>::new());
             config(id).raft().unwrap();
@@ -267,7 +267,7 @@ mod tests {
         assert!(problems(|c| c.region = "us".into()).contains("`region`"));
         assert!(problems(|c| c.peers[1].id = 1).contains("`peers`"));
         assert!(problems(|c| c.peers[2].url = "nowhere".into()).contains("peers[2].url"));
-        assert!(problems(|c| c.election_max_ms = 601).contains("`election_max_ms`"));
+        assert!(problems(|c| c.election_max_ms = 501).contains("`election_max_ms`"));
         assert!(problems(|c| c.election_max_ms = 5000).contains("at most twice"));
         assert!(problems(|c| c.heartbeat_ms = 500).contains("`heartbeat_ms`"));
         assert!(problems(|c| c.data_dir = PathBuf::new()).contains("`data_dir`"));

@@ -227,7 +227,7 @@ mod tests {
             let patience = Patience {
                 session: Duration::from_millis(1500),
                 region: Duration::from_secs(3),
-                suspect: Duration::from_secs(2),
+                suspect: Duration::from_millis(1500),
                 boot: Duration::from_secs(15),
                 steady: Duration::from_secs(3),
             };
@@ -365,7 +365,7 @@ mod tests {
         let alive = all(sessions, WELL);
         world.liveness.restart(Some(region("ap")));
         world.ask();
-        assert_eq!(world.pass(1_900, &alive[1..]), []);
+        assert_eq!(world.pass(1_400, &alive[1..]), []);
         assert_eq!(world.pass(600, &alive[1..]), [Command::RegionDown { region: region("ap") }]);
 
         let (mut world, sessions) = three();

@@ -22,6 +22,8 @@ use crate::replicas::guard::{self, Guard};
 /// A third of the registry's patience with a process, so that one may be lost.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 const BEAT_DEADLINE: Duration = Duration::from_millis(1200);
+/// After one that no voter took: there may be a new leader any moment, and it waits for this.
+const BEAT_AGAIN: Duration = Duration::from_millis(100);
 /// More often than beats, so that a beat rarely finds none since the last.
 const WRITE_EVERY: Duration = Duration::from_millis(350);
 /// A commit that takes longer is none: it would come too late for the registry, whose patience is 3 s.
@@ -113,7 +115,7 @@ impl Keeper {
     async fn run(&self, session: &watch::Sender<u64>, written: &AtomicU64) -> std::convert::Infallible {
         let mut tick = interval(BEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = 0;
+        let (mut told, mut is_heard) = (0, true);
         loop {
             tick.tick().await;
             let now = written.load(Ordering::Relaxed);
@@ -121,7 +123,7 @@ impl Keeper {
             let (no, store) = (*session.borrow(), self.guard.mark().map(Into::into));
             match self.registry.beat(no, &self.announced.region, beat, store, BEAT_DEADLINE).await {
                 Ok(beaten) => {
-                    told = now;
+                    (told, is_heard) = (now, true);
                     self.caught_up.heard(beaten.state);
                     // Other processes of the region may have seen the store later than this one.
                     if let Some(mark) =
@@ -131,7 +133,11 @@ impl Keeper {
                     }
                 }
                 Err(BeatError::Unheard(why)) => {
-                    tracing::warn!(why, "the registry does not hear this process")
+                    // Once, and not ten times a second.
+                    if std::mem::replace(&mut is_heard, false) {
+                        tracing::warn!(why, "the registry does not hear this process");
+                    }
+                    tick.reset_after(BEAT_AGAIN);
                 }
                 Err(BeatError::Ended) => {
                     tracing::warn!(session = no, "the registry has ended this process's session");
