@@ -16,7 +16,7 @@ async fn the_policy_is_edited_in_versions_and_never_without_an_admin() {
     let root = s.token("root").await;
     let listed = s.get("/v1/policies?limit=200", &root).await.expect(200);
     let (items, version) = (listed.body["items"].as_array().unwrap().clone(), listed.body["version"].clone());
-    assert_eq!((items.len(), &version), (20, &json!(1)));
+    assert_eq!((items.len(), &version), (21, &json!(1)));
     assert_eq!(listed.body["includes"], json!([{"role": "manager", "includes": "employee"}]));
 
     // Page by page it is the same.

@@ -53,7 +53,11 @@ pub async fn walk(world: Arc<World>) {
     give_up(LOST[1], json!({"at_risk": at_risk - 1})).await.problem(409, "shows-at-risk");
     let second = give_up(LOST[1], json!({"at_risk": at_risk})).await.ok(202);
     assert_eq!(second["at_risk"], at_risk, "{second}");
-    give_up(LOST[1], json!({})).await.ok(202);
+    // Again, where the news has come.
+    until("a repeated order", NOTICED, async || {
+        (give_up(LOST[1], json!({})).await.code() == 202).then_some(())
+    })
+    .await;
 
     step("the third sells alone");
     let sold = until("a sale by one region", NOTICED, async || {
@@ -85,6 +89,15 @@ pub async fn walk(world: Arc<World>) {
             (list(&ownership, "replicas").len() == 3 && ownership["state"] == "led").then_some(())
         };
         until("three replicas", BACK, whole).await;
+    }
+
+    for region in LOST {
+        let db = migrations::pool(&world.run().postgres[region], 1).unwrap().get().await.unwrap();
+        let count = "SELECT count(*) FROM show_head WHERE incarnation = 0";
+        until("every replica whole again", BACK, async || {
+            (db.query_one(count, &[]).await.ok()?.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
     }
 
     step("the one that was left killed: the others have all that it sold alone");

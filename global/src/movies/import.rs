@@ -105,7 +105,7 @@ impl<S: Send + Sync> FromRequest<S> for ImportBody {
 /// (names between semicolons), `synopsis`; `source`, `imdb_rating` and `imdb_votes` are known and not kept.
 /// Good rows are kept; a film that is known is updated with what the row knows. At most 64 MiB.
 #[utoipa::path(post, path = "/v1/movies/import", tag = "movies", operation_id = "import_movies",
-    request_body(content((String = "text/csv"), (String = "application/x-ndjson"))),
+    request_body(content((String = "text/csv"), (serde_json::Value = "application/x-ndjson"))),
     responses((status = 200, description = "What became of each row", body = ImportReport)))]
 pub async fn import(
     State(app): State<App>,

@@ -178,7 +178,13 @@ impl Hosts {
 
     /// Leads a show that nobody asks for: it leaves memory soon after the other regions have followed.
     async fn lead_quietly(&self, show: ShowId) -> Result<(), HostError> {
-        self.led(show, None).await.map(drop)
+        let host = self.led(show, None).await?;
+        let newest = self.0.means.view.show(show).map_or(0, |record| record.epoch);
+        if host.epoch < newest {
+            // It has not heard yet that its reign is over: what is to be led comes after it.
+            return Err(HostError::Unavailable("another epoch begins".into()));
+        }
+        Ok(())
     }
 
     /// The seat map of a show that is led here already.

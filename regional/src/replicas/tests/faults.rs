@@ -162,6 +162,38 @@ async fn a_store_that_went_back_in_time_answers_nothing_until_it_has_recovered()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_disowned_store_took_for_committed_goes_and_is_projected_anew() {
+    let database = crate::testing::Database::start().await;
+    let (standings, b) = (Fixed::member(), ballot(1, 1, 1));
+    let store = store(&database.pool, standings.clone(), Guard::default());
+    let client = database.pool.get().await.unwrap();
+    let (show, other) = (some_show(), some_show());
+    for show in [show, other] {
+        let (message, _) = append(show, b, Mark::default(), &["kept", "gone", "gone too"], 3);
+        store.ask(show, Request::Append(message)).await.unwrap();
+        let project =
+            "INSERT INTO projected (show_id, seq, free, held, sold, blocked) VALUES ($1, 3, 1, 1, 1, 0)";
+        client.execute(project, &[&show.0]).await.unwrap();
+    }
+    // Those who were left have gone on without it.
+    *standings.standing.lock().unwrap() = Standing { epoch: 5, member: true, incarnation: 1, disowned: 1 };
+    let (mut whole, first) = append(show, b, Mark::default(), &["kept"], 0);
+    let (rest, last) = append(show, ballot(4, 1, 2), first, &["went on"], 0);
+    whole.entries.extend(rest.entries);
+    whole.ballot = ballot(5, 0, 0);
+    let told = store.restore(show, Restore { append: whole, incarnation: 1 }).await.unwrap();
+    assert_eq!(told.reply.answer, Answer::Appended { upto: 2, sent: 7 });
+    let head = store.head(show).await.unwrap().unwrap();
+    assert_eq!((head.last, head.committed, head.incarnation), (last, 1, 1));
+    let (kept, _) = append(other, b, Mark::default(), &["kept", "gone", "gone too"], 0);
+    store.restore(other, Restore { append: kept, incarnation: 1 }).await.unwrap();
+    let head = store.head(other).await.unwrap().unwrap();
+    assert_eq!((head.last.seq, head.committed), (3, 3), "the others had it all");
+    let rows = client.query("SELECT show_id FROM projected", &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| ShowId(row.get(0))).collect::<Vec<_>>(), [other]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_show_that_is_newer_than_the_loss_needs_no_recovery() {
     let database = crate::testing::Database::start().await;
     let standing = Standing { epoch: 1, member: true, incarnation: 3, disowned: 0 };
