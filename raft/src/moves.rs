@@ -51,7 +51,7 @@ impl Search {
             |owner: &RegionName, home: &RegionName| drains(owner) || (owner != home && goes_home(home));
         let was_given_up = |name: &RegionName| registry.region(name).is_some_and(|known| known.disowned > 0);
         let back = |name: &RegionName| was_given_up(name) && takes(name);
-        let (found, next) = registry.search(self.after, LOOK_AT, &wanted, back);
+        let (found, next) = registry.search(self.after, LOOK_AT, wanted, back);
         let mut due = Due { away: Vec::new(), home: Vec::new(), ended: next.is_none() };
         self.after = next;
         for show in found {

@@ -13,7 +13,7 @@ use crate::world::{World, kill, start, step, until};
 const LEFT: &str = "eu";
 const LOST: [&str; 2] = ["us", "ap"];
 const NOTICED: Duration = Duration::from_secs(30);
-const BACK: Duration = Duration::from_secs(150);
+const BACK: Duration = Duration::from_secs(300);
 
 pub async fn walk(world: Arc<World>) {
     let world = &*world;

@@ -54,7 +54,7 @@ def lines(ctx, value):
 const CASES_PER_OPERATION: u32 = 8;
 /// Below what one caller may write; waiting for a 429's end instead would wait for the throttle of sign-in too.
 const RATE: &str = "45/s";
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 pub async fn walk(world: Arc<World>) {
     let Some(program) = std::env::var_os("E2E_SCHEMATHESIS") else {
