@@ -374,7 +374,7 @@ mod tests {
         world.ask();
         // Only its voter was lost.
         world.pass(1_000, &alive);
-        assert_eq!(world.pass(2_800, &alive[1..]), []);
+        assert_eq!(world.pass(2_500, &alive[1..]), []);
     }
 
     #[test]
