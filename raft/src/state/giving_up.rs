@@ -49,7 +49,8 @@ fn without(
 fn always_meet(of: usize, left: usize) -> bool {
     let majority = |count: usize| count / 2 + 1;
     let of_a_majority = majority(of).saturating_sub(of - left);
-    of_a_majority + majority(left) > left
+    // Of a set of which nobody is left there is nobody to meet.
+    of_a_majority > 0 && of_a_majority + majority(left) > left
 }
 
 impl Registry {

@@ -441,3 +441,25 @@ fn who_comes_back_is_taken_in_one_at_a_time() {
     assert_eq!(registry.show(id).unwrap().replicas, all());
     assert!(registry.past_replicas(id).is_empty());
 }
+
+#[test]
+fn the_only_one_that_had_a_show_is_not_given_up_without_risk() {
+    let mut registry = three_regions();
+    let id = ShowId::new(&region("eu"));
+    let create = Command::CreateShow { id, home: region("eu"), replicas: vec![region("eu")] };
+    apply(&mut registry, 10, &create);
+    // Another is taken in, and does not have it yet: the change is not settled.
+    let replicas = vec![region("eu"), region("ap")];
+    apply(&mut registry, 11, &Command::ChangeReplicas { show: id, replicas, if_epoch: 1 });
+    apply(&mut registry, 12, &Command::RegionDown { region: region("eu") });
+    assert_eq!(given_up(&mut registry, 13, "eu"), (1, 1));
+    assert_eq!(registry.show(id).unwrap().replicas, [region("ap")]);
+
+    // Nobody else keeps it: it waits for its region.
+    let alone = ShowId::new(&region("us"));
+    let create = Command::CreateShow { id: alone, home: region("us"), replicas: vec![region("us")] };
+    apply(&mut registry, 14, &create);
+    apply(&mut registry, 15, &Command::RegionDown { region: region("us") });
+    assert_eq!(given_up(&mut registry, 16, "us"), (0, 1));
+    assert_eq!(registry.show(alone).unwrap().replicas, [region("us")]);
+}
