@@ -63,8 +63,8 @@ pub struct Config {
 pub struct Liveness {
     /// A process whose region has others that are heard.
     pub session_timeout_ms: u64,
-    /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere. Of the
-    /// region whose voter led the registry until it fell silent, half of it.
+    /// A region none of whose processes says that its Postgres takes writes: its shows go elsewhere. Counted from
+    /// the new leader's election, but for the region whose voter led before: from its last word.
     pub region_timeout_ms: u64,
     /// The other regions, when the whole platform starts and the first is there.
     pub boot_patience_ms: u64,
@@ -119,6 +119,8 @@ impl Default for Config {
     }
 }
 
+/// Processes beat twice a second.
+const TWO_BEATS_MS: u64 = 1000;
 /// Narrower slices of the election range would not keep two voters apart.
 const SLICE_MIN_MS: u64 = 10;
 
@@ -163,7 +165,7 @@ impl common::config::Config for Config {
         }
         let Liveness { session_timeout_ms, region_timeout_ms, boot_patience_ms, steady_ms: _ } =
             self.liveness;
-        if session_timeout_ms < 1000 {
+        if session_timeout_ms < TWO_BEATS_MS {
             problems.push("`liveness.session_timeout_ms` must be at least 1000, two beats".into());
         }
         if region_timeout_ms < session_timeout_ms || boot_patience_ms < region_timeout_ms {
@@ -203,7 +205,7 @@ impl Config {
         Patience {
             session: ms(self.liveness.session_timeout_ms),
             region: ms(self.liveness.region_timeout_ms),
-            suspect: ms(self.liveness.session_timeout_ms.max(self.liveness.region_timeout_ms / 2)),
+            suspect: ms(TWO_BEATS_MS),
             boot: ms(self.liveness.boot_patience_ms),
             steady: ms(self.liveness.steady_ms),
         }

@@ -20,8 +20,8 @@ pub struct Patience {
     pub session: Duration,
     /// With a region none of whose processes says that its store takes writes.
     pub region: Duration,
-    /// With the region of the leader before, at an election: its voter has been silent for as long as an
-    /// election takes, and is likely not the only one.
+    /// With the region of the leader before, once the first is heard after an election: its voter has been
+    /// silent since before that, and its processes, if they live, are on their way to the new leader.
     pub suspect: Duration,
     /// With the other regions, once the first is heard after none was.
     pub boot: Duration,
@@ -38,6 +38,14 @@ pub struct Beat {
     pub caught_up: bool,
 }
 
+/// Who led before this voter.
+#[derive(Clone, Debug)]
+pub struct Before {
+    pub region: RegionName,
+    /// By this voter.
+    pub last_heard: BootTime,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Health {
     /// When it was last heard, or when waiting for it began.
@@ -48,7 +56,7 @@ struct Health {
 }
 
 /// Between two questions; beyond, this voter itself has slept.
-const OWN_PAUSE_MAX: Duration = Duration::from_secs(1);
+pub const OWN_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Liveness {
@@ -58,7 +66,7 @@ pub struct Liveness {
     asked_at: Option<BootTime>,
     silence: Silence,
     /// Where the leader before was, until one of its processes is heard.
-    suspect: Option<RegionName>,
+    suspect: Option<Before>,
 }
 
 /// Of all regions together.
@@ -80,9 +88,8 @@ impl Liveness {
         Self { patience, sessions, regions, asked_at: None, silence, suspect: None }
     }
 
-    /// At the own election, after a leader in `before`: whoever was heard was heard by another. What is due is
-    /// asked right after.
-    pub fn restart(&mut self, before: Option<RegionName>) {
+    /// At the own election: whoever was heard was heard by the leader before. What is due is asked right after.
+    pub fn restart(&mut self, before: Option<Before>) {
         *self = Self { suspect: before, ..Self::new(self.patience.clone()) };
     }
 
@@ -91,9 +98,7 @@ impl Liveness {
         if !beat.healthy {
             return;
         }
-        if self.suspect.as_ref() == Some(region) {
-            self.suspect = None;
-        }
+        self.suspect.take_if(|suspect| suspect.region == *region);
         self.silence.survived |= self.silence.newest_before.is_some_and(|newest| session <= newest);
         let held = self.regions.get(region).filter(|_| self.is_well(region, now));
         let well_since = held.and_then(|held| held.well_since).unwrap_or(now);
@@ -187,14 +192,13 @@ impl Liveness {
 
     fn is_lost(&self, region: &RegionName, now: BootTime) -> bool {
         let Some(health) = self.regions.get(region) else { return false };
-        let patience = if !health.heard && !self.silence.survived {
-            self.patience.boot
-        } else if self.suspect.as_ref() == Some(region) {
-            self.patience.suspect
-        } else {
-            self.patience.region
-        };
-        now.since(health.at) > patience
+        let waited = now.since(health.at);
+        if !health.heard && !self.silence.survived {
+            return waited > self.patience.boot;
+        }
+        let suspect = self.suspect.as_ref().filter(|suspect| suspect.region == *region);
+        let silent = suspect.map_or(waited, |suspect| now.since(suspect.last_heard));
+        waited > self.patience.region || (silent > self.patience.region && waited > self.patience.suspect)
     }
 }
 
@@ -227,7 +231,7 @@ mod tests {
             let patience = Patience {
                 session: Duration::from_millis(1500),
                 region: Duration::from_secs(3),
-                suspect: Duration::from_millis(1500),
+                suspect: Duration::from_secs(1),
                 boot: Duration::from_secs(15),
                 steady: Duration::from_secs(3),
             };
@@ -359,19 +363,30 @@ mod tests {
         assert!(done.contains(&Command::RegionDown { region: region("ap") }), "{done:?}");
     }
 
-    #[test]
-    fn the_region_of_the_leader_before_is_given_less_until_it_is_heard() {
+    /// Elected after this voter had not heard the leader before, in `ap`, for so long.
+    fn elected_after(silence_ms: u64) -> (World, [u64; 3]) {
         let (mut world, sessions) = three();
-        let alive = all(sessions, WELL);
-        world.liveness.restart(Some(region("ap")));
+        let last_heard = ms(world.now - silence_ms);
+        world.liveness.restart(Some(Before { region: region("ap"), last_heard }));
         world.ask();
-        assert_eq!(world.pass(1_400, &alive[1..]), []);
-        assert_eq!(world.pass(600, &alive[1..]), [Command::RegionDown { region: region("ap") }]);
+        (world, sessions)
+    }
 
-        let (mut world, sessions) = three();
+    #[test]
+    fn the_silence_of_the_region_of_the_leader_before_began_before_the_election() {
+        let (mut world, sessions) = elected_after(1_500);
         let alive = all(sessions, WELL);
-        world.liveness.restart(Some(region("ap")));
-        world.ask();
+        assert_eq!(world.pass(1_500, &alive[1..]), []);
+        assert_eq!(world.pass(200, &alive[1..]), [Command::RegionDown { region: region("ap") }]);
+
+        // However long it was, its processes need time to find the new leader.
+        let (mut world, sessions) = elected_after(2_900);
+        let alive = all(sessions, WELL);
+        assert_eq!(world.pass(1_000, &alive[1..]), []);
+        assert_eq!(world.pass(300, &alive[1..]), [Command::RegionDown { region: region("ap") }]);
+
+        let (mut world, sessions) = elected_after(1_500);
+        let alive = all(sessions, WELL);
         // Only its voter was lost.
         world.pass(1_000, &alive);
         assert_eq!(world.pass(2_500, &alive[1..]), []);

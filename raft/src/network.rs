@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::proto::registry::RaftBytes;
 use common::proto::registry::raft_peer_client::RaftPeerClient;
+use common::proto::registry::registry_client::RegistryClient;
+use common::proto::registry::{RaftBytes, StatusRequest};
 use common::tls::{Tls, names};
+use futures::future::join_all;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
@@ -22,6 +24,7 @@ use openraft::raft::{
 use openraft::{AnyError, EmptyNode, RaftNetwork, RaftNetworkFactory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -42,6 +45,9 @@ const BACKOFF: Duration = Duration::from_millis(200);
 pub(crate) type Reply<T, E = openraft::error::Infallible> = Result<T, RaftError<NodeId, E>>;
 
 type CallError<E = openraft::error::Infallible> = RPCError<NodeId, EmptyNode, RaftError<NodeId, E>>;
+
+/// Between two words to a voter.
+const STAY_EVERY: Duration = Duration::from_secs(2);
 
 struct Voter {
     channel: Channel,
@@ -68,6 +74,21 @@ impl Network {
     /// `None` for an id that is not among the configured peers.
     pub fn channel(&self, id: NodeId) -> Option<Channel> {
         self.voters.get(&id).map(|voter| voter.channel.clone())
+    }
+
+    /// Asks every other voter for a word now and then, so that a candidate, or one who passes on a beat, need not
+    /// shake hands first: voters that follow have no other reason to speak to each other.
+    pub async fn stay_connected(&self, own: NodeId) {
+        let others = self.voters.iter().filter(|(id, _)| **id != own);
+        let keep = others.map(async |(_, voter)| {
+            let mut voter = RegistryClient::new(voter.channel.clone());
+            loop {
+                // Who is away is no news to raft.
+                let _ = timeout(STAY_EVERY, voter.status(StatusRequest {})).await;
+                sleep(STAY_EVERY).await;
+            }
+        });
+        join_all(keep).await;
     }
 
     fn note(&self, id: NodeId, fault: Option<&Status>) {

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::BootTime;
 use common::proto::registry::RaftBytes;
 use common::proto::registry::raft_peer_server::RaftPeer;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use crate::callers::Callers;
@@ -27,19 +28,22 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// reports after a restart may be of a leader long gone; this is not.
 #[derive(Default)]
 pub struct LeaderContact {
-    heard_at: Mutex<Option<Instant>>,
+    heard_at: Mutex<Option<BootTime>>,
     committed_index: AtomicU64,
 }
 
 impl LeaderContact {
     fn heard(&self, committed_index: u64) {
         self.committed_index.fetch_max(committed_index, Ordering::Relaxed);
-        *self.heard_at.lock().expect("no code panics while holding it") = Some(Instant::now());
+        *self.heard_at.lock().expect("no code panics while holding it") = Some(BootTime::now());
+    }
+
+    pub fn heard_at(&self) -> Option<BootTime> {
+        *self.heard_at.lock().expect("no code panics while holding it")
     }
 
     pub fn within(&self, silence: Duration) -> bool {
-        let heard_at = *self.heard_at.lock().expect("no code panics while holding it");
-        heard_at.is_some_and(|at| at.elapsed() <= silence)
+        self.heard_at().is_some_and(|at| at.elapsed() <= silence)
     }
 
     pub fn committed_index(&self) -> u64 {

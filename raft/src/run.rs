@@ -65,6 +65,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         }
     }));
 
+    let connections = AbortOnDropHandle::new(tokio::spawn({
+        let node = Arc::clone(&node);
+        async move { node.network().stay_connected(node.id()).await }
+    }));
+
     // Ends the server and its streams, at the stop or when the voter fails.
     let ending = stop.child_token();
     let mut server = AbortOnDropHandle::new(tokio::spawn(serve(
@@ -83,7 +88,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         error = observe(&node, &metrics, &leader) => Err(error),
         never = steward::run(Arc::clone(&node), moves, metrics.clone()) => match never {},
     };
-    drop(founding);
+    drop((founding, connections));
     ending.cancel();
     if !server.is_finished() && timeout(DRAIN_DEADLINE, server).await.is_err() {
         tracing::warn!("some calls did not end in time");

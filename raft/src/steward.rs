@@ -12,7 +12,7 @@ use futures::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Moves;
-use crate::liveness::{Beat, Liveness, Patience};
+use crate::liveness::{Beat, Before, Liveness, OWN_PAUSE_MAX, Patience};
 use crate::metrics::Metrics;
 use crate::moves::{Allowance, Due, Search};
 use crate::node::Node;
@@ -100,10 +100,15 @@ impl Bucket {
 pub async fn run(node: Arc<Node>, moves: Moves, metrics: Metrics) -> std::convert::Infallible {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut reign, mut before) = (None, None);
+    let (mut reign, mut before, mut looked_at) = (None, None, BootTime::now());
     let mut mover = Mover::new(moves);
     loop {
         tick.tick().await;
+        if looked_at.elapsed() > OWN_PAUSE_MAX {
+            // Asleep, it heard nobody.
+            before = None;
+        }
+        looked_at = BootTime::now();
         let term = node.metrics().current_term;
         let now = (node.leader() == Some(node.id())).then_some(term);
         if now != reign {
@@ -112,7 +117,7 @@ pub async fn run(node: Arc<Node>, moves: Moves, metrics: Metrics) -> std::conver
         }
         if reign.is_none() {
             // Kept while nobody leads: it is where the silence began.
-            before = node.leader().and_then(|id| node.peer(id)).map(|peer| peer.region.clone()).or(before);
+            before = heard_leader(&node).or(before);
             continue;
         }
         let due = {
@@ -122,6 +127,11 @@ pub async fn run(node: Arc<Node>, moves: Moves, metrics: Metrics) -> std::conver
         join_all(due.into_iter().map(|command| carry_out(&node, &metrics, command, "lost"))).await;
         mover.go_on(&node, &metrics).await;
     }
+}
+
+fn heard_leader(node: &Node) -> Option<Before> {
+    let region = node.peer(node.leader()?)?.region.clone();
+    Some(Before { region, last_heard: node.contact().heard_at()? })
 }
 
 async fn carry_out(node: &Node, metrics: &Metrics, command: Command, reason: &str) {
