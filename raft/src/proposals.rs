@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::metrics::Metrics;
 use crate::state::{Answer, Command, Proposal};
@@ -19,6 +19,9 @@ const BATCH_MAX: usize = 256;
 /// Entries on their way at the same time: enough to fill a round trip between regions, few enough that
 /// commands gather meanwhile.
 const IN_FLIGHT_MAX: usize = 4;
+/// Where one is on its way for less, its flushes hold it up, and so would those of the next: commands gather
+/// instead. Beyond, it waits for another region.
+const GATHER: Duration = Duration::from_millis(3);
 /// Beyond these, callers wait for a place.
 const QUEUE_MAX: usize = 4096;
 const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
@@ -64,17 +67,26 @@ impl Proposals {
 }
 
 async fn drain(mut queue: mpsc::Receiver<Waiting>, raft: Raft, metrics: Metrics) {
-    let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let (places, ended) = (Arc::new(Semaphore::new(IN_FLIGHT_MAX)), Arc::new(Notify::new()));
+    let mut begun = Instant::now();
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        while places.available_permits() < IN_FLIGHT_MAX - 1 && begun.elapsed() < GATHER {
+            tokio::select! {
+                () = ended.notified() => {}
+                () = sleep_until(begun + GATHER) => {}
+            }
+        }
         let mut batch = Vec::new();
         if queue.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
-        let (raft, metrics) = (raft.clone(), metrics.clone());
+        begun = Instant::now();
+        let (raft, metrics, ended) = (raft.clone(), metrics.clone(), Arc::clone(&ended));
         tokio::spawn(async move {
             commit(&raft, &metrics, batch).await;
             drop(place);
+            ended.notify_one();
         });
     }
 }
