@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{RegionName, ShowId};
-use futures::StreamExt;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{HostError, Hosts};
@@ -26,8 +26,6 @@ const LOOK_AHEAD: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(500);
 /// Shows that are being led in the background at once: each waits for other regions most of the time.
 const AT_ONCE: usize = 128;
-/// After so many it looks again whether there is something more urgent.
-const A_ROUND: usize = 1_024;
 
 /// What is owned here: where it stands in the own store, and when it begins.
 const OWNED: &str = "
@@ -60,20 +58,35 @@ pub async fn tell_news(hosts: Hosts, stop: CancellationToken) {
 /// Leads what came to this region, and what another region lacks of the shows led here, until `stop`.
 pub async fn take_over(hosts: Hosts, stop: CancellationToken) {
     let mut changes = hosts.0.means.view.changes();
-    let mut successor = Successor { hosts, dealt_with: HashMap::new(), queue: VecDeque::new() };
+    let mut successor = Successor::new(hosts.clone());
+    let (mut look_at, mut pause) = (Some(Instant::now()), LOOK_AHEAD);
     loop {
-        let began = Instant::now();
-        if let Err(error) = successor.look().await {
-            tracing::warn!(error = format!("{error:#}"), "cannot look which shows came to this region");
-        }
-        let pause = LOOK_AHEAD.max(began.elapsed() * PAUSE_FACTOR);
-        let waits = successor.round(&stop).await;
+        successor.begin_some();
+        let retry_at = successor.retry_at();
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(RETRY), if waits => {}
-            () = successor.hosts.lagged() => {}
-            _ = changes.changed() => sleep(pause).await,
+            () = at(look_at) => {
+                let began = Instant::now();
+                let looked = successor.look().await;
+                pause = LOOK_AHEAD.max(began.elapsed() * PAUSE_FACTOR);
+                look_at = looked.is_err().then(|| Instant::now() + RETRY.max(pause));
+                if let Err(error) = looked {
+                    tracing::warn!(error = format!("{error:#}"), "cannot look which shows came to this region");
+                }
+            }
+            _ = changes.changed(), if look_at.is_none() => look_at = Some(Instant::now() + pause),
+            Some(ended) = successor.under_way.join_next() => successor.ended(ended),
+            () = at(retry_at) => successor.retry(),
+            () = hosts.lagged() => {}
         }
+    }
+}
+
+/// Never, where there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -82,9 +95,22 @@ struct Successor {
     /// At which epoch each show was last led, found to be led, or put into the queue.
     dealt_with: HashMap<ShowId, u64>,
     queue: VecDeque<ShowId>,
+    under_way: JoinSet<(ShowId, Result<(), HostError>)>,
+    /// What could not be led, by the time of its next try, which is later for each than for the one before.
+    again: VecDeque<(Instant, ShowId)>,
 }
 
 impl Successor {
+    fn new(hosts: Hosts) -> Self {
+        Self {
+            hosts,
+            dealt_with: HashMap::new(),
+            queue: VecDeque::new(),
+            under_way: JoinSet::new(),
+            again: VecDeque::new(),
+        }
+    }
+
     /// Puts into the queue what is new.
     async fn look(&mut self) -> anyhow::Result<()> {
         let means = &self.hosts.0.means;
@@ -118,38 +144,46 @@ impl Successor {
         Ok(())
     }
 
-    /// Leads some of the queue; true where some of it has to wait.
-    async fn round(&mut self, stop: &CancellationToken) -> bool {
+    /// Begins to lead what is next, as far as it may.
+    fn begin_some(&mut self) {
         self.queue.extend(self.hosts.reachable_laggards());
-        self.hosts.0.catching_up.store(!self.queue.is_empty(), Ordering::Relaxed);
-        let some: Vec<ShowId> = self.queue.drain(..self.queue.len().min(A_ROUND)).collect();
-        let hosts = &self.hosts;
-        let again: Vec<ShowId> = futures::stream::iter(some)
-            .map(async |show| {
-                if stop.is_cancelled() {
-                    return None;
-                }
-                match hosts.lead_quietly(show).await {
-                    Err(HostError::Unavailable(why)) => {
-                        tracing::debug!(%show, why, "not led yet");
-                        Some(show)
-                    }
-                    Err(HostError::Broken(why)) => {
-                        tracing::error!(%show, why, "a show that came to this region cannot be led");
-                        None
-                    }
-                    // Elsewhere by now, or archived; or led.
-                    _ => None,
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
-        self.queue.extend(again);
-        let waits = !self.queue.is_empty();
+        while self.under_way.len() < AT_ONCE
+            && let Some(show) = self.queue.pop_front()
+        {
+            let hosts = self.hosts.clone();
+            self.under_way.spawn(async move { (show, hosts.lead_quietly(show).await) });
+        }
+        let waits = !self.under_way.is_empty() || !self.again.is_empty();
         self.hosts.0.catching_up.store(waits, Ordering::Relaxed);
-        waits
+    }
+
+    fn ended(&mut self, ended: Result<(ShowId, Result<(), HostError>), JoinError>) {
+        let (show, ended) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return tracing::error!(%error, "a show that came to this region was not led"),
+        };
+        match ended {
+            Err(HostError::Unavailable(why)) => {
+                tracing::debug!(%show, why, "not led yet");
+                self.again.push_back((Instant::now() + RETRY, show));
+            }
+            Err(HostError::Broken(why)) => {
+                tracing::error!(%show, why, "a show that came to this region cannot be led");
+            }
+            // Elsewhere by now, or archived; or led.
+            _ => {}
+        }
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.again.front().map(|(at, _)| *at)
+    }
+
+    /// Puts into the queue what has waited long enough.
+    fn retry(&mut self) {
+        let now = Instant::now();
+        let still = self.again.iter().take_while(|(at, _)| *at <= now).count();
+        self.queue.extend(self.again.drain(..still).map(|(_, show)| show));
     }
 }
 
