@@ -132,7 +132,7 @@ impl Facts<'_> {
             .iter()
             .map(|r| json!({ "id": node_id(r), "region": r, "url": self.ports.url(&format!("raft-{r}")) }))
             .collect();
-        json!({
+        let mut config = json!({
             "node_id": node_id(region),
             "region": region,
             "data_dir": folder.join("data"),
@@ -142,7 +142,11 @@ impl Facts<'_> {
             "peers": peers,
             "bootstrap": node_id(region) == 1,
             "log_format": self.options.log_format,
-        })
+        });
+        if self.options.no_homecoming {
+            config["moves"] = json!({ "home_per_sec": 0 });
+        }
+        config
     }
 
     fn regional(&self, region: &RegionName, folder: &std::path::Path) -> Value {

@@ -27,6 +27,8 @@ pub struct Options {
     pub hold_secs: Option<u64>,
     /// The gateways' limits so high that nobody meets them: for measuring.
     pub no_limits: bool,
+    /// Shows that were moved, or lost their region, do not go home by themselves: for measuring.
+    pub no_homecoming: bool,
     /// No progress on standard error.
     pub quiet: bool,
     /// Of the services' logs.
@@ -51,6 +53,7 @@ impl Default for Options {
             program: std::env::current_exe().unwrap_or_else(|_| "marquee".into()),
             hold_secs: None,
             no_limits: false,
+            no_homecoming: false,
             quiet: true,
             log_format: LogFormat::Json,
             sites: Sites::new(),

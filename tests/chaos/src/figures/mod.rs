@@ -119,6 +119,7 @@ async fn start(marquee: &Path, data: &Path, regions: &[&str], sites: Sites) -> a
         program: marquee.to_owned(),
         hold_secs: Some(HOLD_SECS),
         no_limits: true,
+        no_homecoming: true,
         sites,
         patience: Duration::from_secs(180),
         stop: CancellationToken::new(),
