@@ -1,7 +1,7 @@
 //! Bringing one payment or refund to its end: asks the provider, journals what it said. The same steps serve
 //! the request that started it, the webhook and the reconciler, in any order and as often as they like.
 
-use common::{Money, PaymentId, RefundId};
+use common::{Money, PaymentId, RefundId, ShowBound};
 
 use super::provider::ProviderError;
 use super::steps::{Call, Next, Steps, goes_back_by_provider};
@@ -92,6 +92,29 @@ pub async fn journal(app: &App, payment: PaymentId, outcome: Outcome) -> Result<
         give_back(app, &host, refund).await?;
     }
     Ok(host)
+}
+
+/// Gives back what the provider has for a payment that no entry tells of. That it goes back is in the journal
+/// first; that it did, the provider's books say.
+pub async fn return_stray(app: &App, payment: PaymentId, amount: i64) -> Result<(), Stuck> {
+    let show = payment.show();
+    // One for all tries.
+    let refund = RefundId::within(show, payment.own());
+    let command = Command::ReturnStray { payment, refund, amount };
+    let (host, _) =
+        app.hosts.ask(show, Asked { command, by: None, key: None, trace: None, from: None }).await?;
+    if host.read(|show| !show.strays.contains(&payment)) {
+        return Ok(());
+    }
+    match app.provider.refund(refund, payment, money(&host, amount)).await {
+        Ok(()) => app.metrics.refund(true),
+        Err(ProviderError::Refused(why)) => {
+            app.metrics.refund(false);
+            tracing::error!(%payment, why, "the provider refuses to give a stray's money back; an operator must look");
+        }
+        Err(error @ ProviderError::Unknown(_)) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Carries out a refund that is committed as started.

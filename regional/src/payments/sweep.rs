@@ -1,6 +1,7 @@
 //! Every minute the provider's books are compared with the journals: money that came and was told to nobody who
 //! understood (a webhook that was lost for good, the late call of a leader that was replaced) is journaled, and so
-//! completed or given back; what cannot be explained is told to the operator (R9).
+//! completed or given back; so is money for what a majority of regions has lost. What cannot be explained is told
+//! to the operator (R9).
 //!
 //! Invariant: only what the provider answers when it is asked about one payment becomes an event
 //! ([`saga::hinted`]); what the list says is only a reason to ask.
@@ -48,7 +49,9 @@ fn verdict(payment: Option<&Payment>, giving_back: bool, booked: &Booked) -> Ver
     if booked.status != ChargeStatus::Succeeded {
         return Verdict::Fits;
     }
-    let Some(payment) = payment else { return Verdict::Stray };
+    let Some(payment) = payment else {
+        return if booked.refunded < booked.amount { Verdict::Stray } else { Verdict::Fits };
+    };
     if matches!(payment.status, PaymentStatus::Pending | PaymentStatus::Failed) {
         return Verdict::Untold;
     }
@@ -149,7 +152,11 @@ impl Sweep {
 
     async fn compare(&self, id: PaymentId, booked: &Booked, found: &mut Found) -> Result<(), Stuck> {
         let host = match self.app.hosts.get(id.show()).await {
-            Err(HostError::NoShow) => return self.stray(id, found),
+            Err(HostError::NoShow) => {
+                found.stray += 1;
+                tracing::error!(payment = %id, "the provider has money for a show that has no journal; an operator must look");
+                return Ok(());
+            }
             host => host?,
         };
         let look = |show: &Show| {
@@ -169,7 +176,10 @@ impl Sweep {
             (Verdict::Stray, _) => {
                 // Another may lead, and know it.
                 host.was_current().await?;
-                self.stray(id, found)
+                found.stray += 1;
+                let amount = booked.amount.saturating_sub(booked.refunded);
+                tracing::error!(payment = %id, amount, "the provider has money for a payment that no journal has; it goes back");
+                saga::return_stray(&self.app, id, amount).await
             }
             (Verdict::Differs, Some(payment)) => {
                 host.was_current().await?;
@@ -180,12 +190,6 @@ impl Sweep {
             }
             _ => Ok(()),
         }
-    }
-
-    fn stray(&self, id: PaymentId, found: &mut Found) -> Result<(), Stuck> {
-        found.stray += 1;
-        tracing::error!(payment = %id, "the provider has money for a payment that no journal has; an operator must look");
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A provider that has money and tells nobody, before a show on a real Postgres.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{Money, RefundId, ReservationId};
@@ -12,9 +13,14 @@ use crate::payments::{Changes, Charge, Provider, ProviderError};
 use crate::show::{Asked, Command, Event, Method, Outcome, StartPayment};
 
 #[derive(Clone, Default)]
-struct Books(Arc<Mutex<BTreeMap<PaymentId, Booked>>>);
+struct Books(Arc<Mutex<BTreeMap<PaymentId, Booked>>>, Arc<AtomicBool>);
 
 impl Books {
+    /// It answers to no refund.
+    fn falls_silent(&self, is_silent: bool) {
+        self.1.store(is_silent, Ordering::Relaxed);
+    }
+
     fn has(&self, id: PaymentId, amount: i64, refunded: i64) {
         let (status, changed_at) = (ChargeStatus::Succeeded, Timestamp::now());
         let booked = Booked { id: id.to_string(), status, amount, refunded, changed_at };
@@ -43,6 +49,9 @@ impl Provider for Books {
     }
 
     async fn refund(&self, _: RefundId, id: PaymentId, amount: Money) -> Result<(), ProviderError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(ProviderError::Unknown("no answer".into()));
+        }
         self.0.lock().unwrap().get_mut(&id).unwrap().refunded += amount.amount;
         Ok(())
     }
@@ -131,9 +140,36 @@ async fn money_that_nobody_was_told_of_is_found_and_what_cannot_be_explained_is_
         assert_eq!(refunded, if unclaimed { price } else { 0 });
         assert_eq!(books.refunded(payment), refunded);
     }
-    assert_eq!([books.refunded(stray), books.refunded(differing)], [0, 1], "an operator decides");
+    assert_eq!(books.refunded(stray), price, "it paid for nothing");
+    assert_eq!(books.refunded(differing), 1, "an operator decides");
+    let returned = |show: &Show| show.strays.iter().copied().collect::<Vec<_>>();
+    assert_eq!(host.read(returned), [stray], "and the journal says so");
     let again = sweep.pass(Timestamp::now()).await.unwrap();
-    assert_eq!(again, Found { untold: 0, stray: 1, differing: 1 });
+    assert_eq!(again, Found { untold: 0, stray: 0, differing: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_knows_of_goes_back_once_and_under_one_key_however_often_it_is_tried() {
+    let (_server, url) = database(false).await;
+    let books = Books::default();
+    let app = process_by(&url, Box::new(books.clone())).await;
+    let id = show(&app).await;
+    let stray = PaymentId::new(id, Timestamp::now(), rand::random());
+    books.has(stray, 700, 0);
+    let mut sweep = Sweep::new(app.clone());
+    books.falls_silent(true);
+    for _ in 0..2 {
+        assert_eq!(sweep.pass(Timestamp::now()).await.unwrap().stray, 1);
+        assert_eq!(books.refunded(stray), 0);
+    }
+    let seq = app.hosts.get(id).await.unwrap().read(|show| show.seq);
+    books.falls_silent(false);
+    for _ in 0..2 {
+        sweep.pass(Timestamp::now()).await.unwrap();
+        assert_eq!(books.refunded(stray), 700);
+    }
+    let host = app.hosts.get(id).await.unwrap();
+    assert_eq!(host.read(|show| (show.seq, show.strays.len())), (seq, 1), "it is journaled once");
 }
 
 #[test]
@@ -148,7 +184,8 @@ fn a_refund_that_is_under_way_is_no_difference() {
     let succeeded = |amount, refunded| booked(ChargeStatus::Succeeded, amount, refunded);
     assert_eq!(verdict(None, false, &booked(ChargeStatus::Pending, 5, 0)), Verdict::Fits);
     assert_eq!(verdict(None, false, &booked(ChargeStatus::Canceled, 5, 0)), Verdict::Fits);
-    assert_eq!(verdict(None, false, &succeeded(5, 5)), Verdict::Stray);
+    assert_eq!(verdict(None, false, &succeeded(5, 0)), Verdict::Stray);
+    assert_eq!(verdict(None, false, &succeeded(5, 5)), Verdict::Fits, "it went back");
     let mut stage = crate::show::tests::Stage::new();
     let (_, id) = stage.buy(common::UserId::new(), &["A3"]);
     let mut payment: Payment = (*stage.show.payments.get(&id).unwrap()).clone();

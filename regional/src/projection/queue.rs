@@ -211,7 +211,10 @@ impl Touched {
 
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Led { .. } | Event::Blocked { .. } | Event::Unblocked { .. } => {}
+            Event::Led { .. }
+            | Event::StrayReturned { .. }
+            | Event::Blocked { .. }
+            | Event::Unblocked { .. } => {}
             Event::Created(_)
             | Event::Rescheduled { .. }
             | Event::OnSaleChanged { .. }

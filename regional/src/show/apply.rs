@@ -87,6 +87,7 @@ impl Show {
             reservations: Slab::of(show),
             payments: Slab::of(show),
             refunds: Slab::of(show),
+            strays: BTreeSet::new(),
             blocks: BTreeMap::new(),
             more_categories: Vec::new(),
             tickets: Index::default(),
@@ -183,6 +184,12 @@ impl Show {
                 paid.write(|texts| texts.token = None);
                 self.counts_down_again(reservation);
                 self.start_refund(*refund, *payment, amount, "the seats were no longer held", group.at)
+            }
+            Event::StrayReturned { payment, .. } => {
+                if self.payments.contains_key(payment) || !self.strays.insert(*payment) {
+                    return Err(format!("{payment} is no stray"));
+                }
+                Ok(())
             }
             Event::Canceled(cancellation) => self.canceled(cancellation, group.at),
             Event::RefundStarted { refund, payment, amount, reason, release, .. } => {

@@ -33,6 +33,12 @@ pub enum Command {
         chance: u32,
         refund: RefundId,
     },
+    /// The provider has money for a payment that this journal does not know.
+    ReturnStray {
+        payment: PaymentId,
+        refund: RefundId,
+        amount: i64,
+    },
     Cancel(Cancel),
     Refund(NewRefund),
     /// What the provider said of a refund.

@@ -45,6 +45,9 @@ pub fn decide(show: &Show, asked: &Asked, now: Timestamp) -> Decision {
         Command::SettlePayment { payment, outcome, chance, refund } => {
             settle_payment(show, *payment, outcome, *chance, *refund, now)
         }
+        Command::ReturnStray { payment, refund, amount } => {
+            Ok(return_stray(show, *payment, *refund, *amount))
+        }
         Command::Cancel(command) => cancel(show, command, now),
         Command::Refund(command) => refund(show, command, now),
         Command::SettleRefund { refund, failed } => settle_refund(show, *refund, failed.as_deref()),
@@ -471,6 +474,12 @@ fn settle_payment(
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Once, and not for a payment that is known after all.
+fn return_stray(show: &Show, payment: PaymentId, refund: RefundId, amount: i64) -> Vec<Event> {
+    let is_known = show.payments.get(&payment).is_some() || show.strays.contains(&payment);
+    if is_known { Vec::new() } else { vec![Event::StrayReturned { payment, refund, amount }] }
 }
 
 fn cancel(show: &Show, command: &Cancel, now: Timestamp) -> Decided {

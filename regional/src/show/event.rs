@@ -151,6 +151,13 @@ written_and_read! {
             payment: PaymentId,
             refund: RefundId,
         },
+        /// The provider has money for a payment that no entry tells of: an owner's entries were lost with a majority.
+        /// It goes back.
+        StrayReturned {
+            payment: PaymentId,
+            refund: RefundId,
+            amount: i64,
+        },
         /// Seats given up, with what goes back.
         Canceled(Cancellation),
         /// Money on its way back; `release`: the seats are free too.
@@ -229,6 +236,7 @@ impl Event {
             | Self::PaymentCompleted { .. }
             | Self::PaymentFailed { .. }
             | Self::PaymentUnclaimed { .. }
+            | Self::StrayReturned { .. }
             | Self::Retaken { .. }
             | Self::RefundCompleted { .. }
             | Self::RefundFailed { .. } => false,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::{ReservationId, ShowBound, ShowId, TicketId, UserId};
+use common::{PaymentId, ReservationId, ShowBound, ShowId, TicketId, UserId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
@@ -232,6 +232,8 @@ pub struct Show {
     pub reservations: Slab<Reservation>,
     pub payments: Slab<Payment>,
     pub refunds: Slab<Refund>,
+    /// Payments that no entry tells of but the one that gives their money back.
+    pub strays: BTreeSet<PaymentId>,
     /// Seats off sale, with the reason.
     pub blocks: BTreeMap<u32, String>,
     /// Categories that stand in the journal, but not among the prices.

@@ -112,9 +112,9 @@ pub async fn books(run: &Run, journals: &[Journal]) -> anyhow::Result<(Books, Ve
 fn refunds(journals: &[Journal]) -> BTreeMap<RefundId, PaymentId> {
     let groups = journals.iter().flat_map(|journal| &journal.entries).flat_map(|entry| &entry.groups);
     let of = |event: &Event| match event {
-        Event::RefundStarted { refund, payment, .. } | Event::PaymentUnclaimed { refund, payment } => {
-            Some((*refund, *payment))
-        }
+        Event::RefundStarted { refund, payment, .. }
+        | Event::PaymentUnclaimed { refund, payment }
+        | Event::StrayReturned { refund, payment, .. } => Some((*refund, *payment)),
         Event::Canceled(cancellation) => {
             cancellation.refund.as_ref().map(|refund| (refund.refund, refund.payment))
         }

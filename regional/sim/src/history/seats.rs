@@ -86,7 +86,7 @@ impl Hall {
                     return Err(("S7", format!("{payment} is started twice")));
                 }
             }
-            Event::PaymentPending { .. } => {}
+            Event::PaymentPending { .. } | Event::StrayReturned { .. } => {}
             Event::PaymentCompleted { payment, .. } => {
                 let paid = self.paid(payment)?;
                 (paid.came, paid.now.status) = (true, "completed".into());

@@ -33,6 +33,22 @@ fn no_two_reservations_have_one_id() {
 }
 
 #[test]
+fn money_that_no_entry_tells_of_goes_back_once() {
+    let mut stage = Stage::new();
+    let (_, paid) = stage.buy(UserId::new(), &["A3"]);
+    let stray = PaymentId::new(stage.show.id(), stage.now, 7);
+    let (returned, other) = (stage.refund_id(), stage.refund_id());
+    let back = |payment, refund| Command::ReturnStray { payment, refund, amount: 700 };
+    assert!(matches!(stage.tell(back(paid, returned)), Decision::Already), "it is known");
+    assert!(matches!(stage.tell(back(stray, returned)), Decision::Do(_)));
+    assert!(matches!(stage.tell(back(stray, other)), Decision::Already));
+    assert!(stage.show.strays.contains(&stray));
+    let again = Event::StrayReturned { payment: stray, refund: other, amount: 700 };
+    let group = Group { at: stage.now, by: None, key: None, trace: None, from: None, events: vec![again] };
+    assert!(stage.show.clone().apply(9, &[group]).unwrap_err().contains("no stray"));
+}
+
+#[test]
 fn seats_are_taken_all_or_none() {
     let mut stage = Stage::new();
     let (ada, bob) = (UserId::new(), UserId::new());

@@ -1,6 +1,6 @@
 //! What can be seen of a show: drawn from the core and from the model in the same form, for comparing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
 use super::slow::Slow;
@@ -13,6 +13,7 @@ pub struct Picture {
     /// Status and how much went back.
     pub payments: BTreeMap<PaymentId, (PaymentStatus, i64, i64)>,
     pub refunds: BTreeMap<RefundId, (PaymentId, i64, RefundStatus)>,
+    pub strays: BTreeSet<PaymentId>,
     pub next_deadline: Option<Timestamp>,
     pub canceled: bool,
     pub starts_at: Timestamp,
@@ -56,6 +57,7 @@ pub fn of_show(show: &Show) -> Picture {
         seats: seats.collect(),
         reservations: show.reservations.values().map(|r| (r.id, seen(r))).collect(),
         payments: show.payments.values().map(|p| (p.id, (p.status, p.amount, p.refunded))).collect(),
+        strays: show.strays.clone(),
         refunds: show
             .refunds
             .values()
@@ -81,6 +83,7 @@ pub fn of_model(slow: &Slow) -> Picture {
         seats: slow.seats.iter().map(|(name, seat)| (name.clone(), (seat.status, seat.owner))).collect(),
         reservations: slow.bookings.iter().map(|(id, b)| (*id, seen(b))).collect(),
         payments: slow.statuses(),
+        strays: slow.strays.clone(),
         refunds: slow.refunds.iter().map(|(id, r)| (*id, (r.payment, r.amount, r.status))).collect(),
         next_deadline: slow.next_deadline(),
         canceled: slow.canceled,
@@ -98,7 +101,7 @@ pub fn whole(show: &Show) -> String {
         show.reservations,
         show.payments,
         show.refunds,
-        show.blocks,
+        (&show.blocks, &show.strays),
         (&show.deadlines, &show.keys),
         &show.admissions
     )

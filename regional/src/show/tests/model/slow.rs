@@ -68,6 +68,7 @@ pub struct Slow {
     pub bookings: BTreeMap<ReservationId, Booking>,
     pub payments: BTreeMap<PaymentId, Paying>,
     pub refunds: BTreeMap<RefundId, Back>,
+    pub strays: BTreeSet<PaymentId>,
     nonces: BTreeMap<String, TicketId>,
     keys: BTreeMap<[u8; 16], ([u8; 16], u64, Timestamp)>,
     entries: u64,
@@ -100,6 +101,7 @@ impl Slow {
             bookings: BTreeMap::new(),
             payments: BTreeMap::new(),
             refunds: BTreeMap::new(),
+            strays: BTreeSet::new(),
             nonces: BTreeMap::new(),
             keys: BTreeMap::new(),
             entries: 1,
@@ -223,6 +225,9 @@ impl Slow {
                 None => reasons.refusals.push(Refusal::UnknownPayment),
                 Some(back) => reasons.already = back.status != RefundStatus::Pending,
             },
+            Command::ReturnStray { payment, .. } => {
+                reasons.already = self.payments.contains_key(payment) || self.strays.contains(payment);
+            }
             Command::CheckIn(scan) => self.against_admitting(scan, now, &mut reasons),
             Command::ExpireDue => reasons.already = self.overdue(now).is_empty(),
             Command::Block { seats, .. } => {
@@ -762,6 +767,9 @@ impl Slow {
             Command::SettleRefund { refund, failed } => {
                 let back = self.refunds.get_mut(refund).ok_or("no refund")?;
                 back.status = if failed.is_some() { RefundStatus::Failed } else { RefundStatus::Completed };
+            }
+            Command::ReturnStray { payment, .. } => {
+                self.strays.insert(*payment);
             }
             Command::CheckIn(scan) => {
                 self.nonces.insert(scan.nonce.clone(), scan.ticket);

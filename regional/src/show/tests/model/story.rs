@@ -58,6 +58,7 @@ pub enum Step {
     Cancel { which: u16, seats: Option<Vec<u8>>, staff: bool },
     Refund { which: u16, amount: Option<u16> },
     SettleRefund { which: u16, failed: bool },
+    ReturnStray { which: u16 },
     CheckIn { which: u16, nonce: u8, force: bool },
     Block { seats: Vec<u8>, key: Option<(u8, u8)> },
     Unblock { seats: Vec<u8> },
@@ -98,6 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(which, seats, staff)| Step::Cancel { which, seats, staff }),
         4 => (which(), prop::option::of(0..2_500_u16)).prop_map(|(which, amount)| Step::Refund { which, amount }),
         4 => (which(), prop::bool::weighted(0.4)).prop_map(|(which, failed)| Step::SettleRefund { which, failed }),
+        1 => which().prop_map(|which| Step::ReturnStray { which }),
         4 => (which(), 0..20_u8, prop::bool::weighted(0.2))
             .prop_map(|(which, nonce, force)| Step::CheckIn { which, nonce, force }),
         2 => (seats(), key()).prop_map(|(seats, key)| Step::Block { seats, key }),
@@ -208,6 +210,11 @@ impl Step {
                 let there: Vec<RefundId> = stage.show.refunds.keys().collect();
                 let refund = pick(*which, &there).unwrap_or(refund);
                 Command::SettleRefund { refund, failed: failed.then(|| "no".to_owned()) }
+            }
+            Self::ReturnStray { which } => {
+                let strays: Vec<PaymentId> = stage.show.strays.iter().copied().collect();
+                let payment = pick(*which, &strays).unwrap_or_else(|| payment(which / 2, stage));
+                Command::ReturnStray { payment, refund, amount: 700 }
             }
             Self::CheckIn { which, nonce, force } => {
                 let there: Vec<_> =
