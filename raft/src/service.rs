@@ -252,9 +252,9 @@ impl Registry for RegistryService {
 
     async fn watch(
         &self,
-        _request: Request<proto::WatchRequest>,
+        request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(watch::start(Arc::clone(&self.node), self.stop.clone())))
+        Ok(Response::new(watch::start(Arc::clone(&self.node), request.get_ref().many, self.stop.clone())))
     }
 
     async fn status(
@@ -329,12 +329,13 @@ impl Ownership for RegistryService {
 
     async fn give_up(
         &self,
-        request: Request<proto::RegionRequest>,
+        request: Request<proto::GiveUpRequest>,
     ) -> Result<Response<proto::RegionReply>, Status> {
         self.callers.regional(&request)?;
         let region = region_name(&request.get_ref().region)?;
+        let at_risk = request.get_ref().at_risk;
         at_the_leader!(self, request, OwnershipClient, give_up);
-        match self.propose(Command::GiveUp { region }).await? {
+        match self.propose(Command::GiveUp { region, at_risk }).await? {
             Answer::GivenUp { region, shows, at_risk } => {
                 tracing::warn!(region = %region.name, shows, at_risk, "a region was given up");
                 self.metrics.owner_changes.with_label_values(&["given_up"]).inc_by(shows);

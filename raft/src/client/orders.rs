@@ -82,9 +82,13 @@ impl RegistryClient {
     }
 
     /// The region, which is down, leaves the replica set of every show; for how many of them something acknowledged
-    /// may be lost.
-    pub async fn give_up(&self, region: &RegionName) -> Result<(RegionRecord, u64), RegistryError> {
-        let request = proto::RegionRequest { region: region.to_string() };
+    /// may be lost. Refused where they are more than `at_risk`.
+    pub async fn give_up(
+        &self,
+        region: &RegionName,
+        at_risk: u64,
+    ) -> Result<(RegionRecord, u64), RegistryError> {
+        let request = proto::GiveUpRequest { region: region.to_string(), at_risk };
         let reply = self.order(|mut voter| {
             let request = request.clone();
             async move { voter.give_up(request).await }

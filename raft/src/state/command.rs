@@ -15,7 +15,7 @@ pub struct Format(u16);
 
 impl Format {
     /// The highest this build reads.
-    pub const CURRENT: Self = Self(4);
+    pub const CURRENT: Self = Self(5);
 }
 
 impl From<Format> for u16 {
@@ -117,6 +117,10 @@ pub enum Command {
     /// The region is down and is not waited for: it leaves the replica set of every show.
     GiveUp {
         region: RegionName,
+        /// For how many shows something acknowledged may be lost by it, at most. In format 4 whoever passed the
+        /// order on had asked.
+        #[serde(default = "any_number")]
+        at_risk: u64,
     },
     /// A region that was given up keeps the show again; the registry's own, when it is back.
     Rejoin {
@@ -126,6 +130,10 @@ pub enum Command {
     },
     /// Commands that arrived together and share one entry, applied in order; each is answered by itself.
     Batch(Vec<Command>),
+}
+
+fn any_number() -> u64 {
+    u64::MAX
 }
 
 impl Command {
@@ -146,7 +154,8 @@ impl Command {
         match self {
             Self::OpenSession(_) | Self::CreateShow { .. } => 1,
             Self::CloseSession { .. } | Self::Relocate { .. } => 3,
-            Self::GiveUp { .. } | Self::Rejoin { .. } => 4,
+            Self::Rejoin { .. } => 4,
+            Self::GiveUp { .. } => 5,
             Self::Batch(commands) => commands.iter().map(Self::format).max().unwrap_or(1),
             _ => 2,
         }
@@ -204,6 +213,8 @@ pub enum Refusal {
     RegionNotUp,
     /// It may be well, and is not given up.
     RegionNotDown,
+    /// More may be lost than was said.
+    ShowsAtRisk,
     /// The region holds no replica of the show.
     NotAReplica,
     /// No other region is up.
@@ -223,6 +234,7 @@ impl Refusal {
             Self::UnknownShow => "unknown-show",
             Self::RegionNotUp => "region-not-up",
             Self::RegionNotDown => "region-not-down",
+            Self::ShowsAtRisk => "shows-at-risk",
             Self::NotAReplica => "not-a-replica",
             Self::LastRegion => "last-region",
             Self::EpochPassed => "epoch-passed",

@@ -54,8 +54,14 @@ fn always_meet(of: usize, left: usize) -> bool {
 }
 
 impl Registry {
-    pub(super) fn give_up(&mut self, region: &RegionName, changes: &mut Vec<Change>) -> Answer {
-        let Some(known) = self.regions.get_mut(region) else { return unknown(region) };
+    /// `accepted`: for so many shows something acknowledged may be lost, and no more.
+    pub(super) fn give_up(
+        &mut self,
+        region: &RegionName,
+        accepted: u64,
+        changes: &mut Vec<Change>,
+    ) -> Answer {
+        let Some(known) = self.regions.get(region) else { return unknown(region) };
         if known.state != RegionState::Down {
             let reason = format!("the region `{region}` is not down");
             return Answer::refused(Refusal::RegionNotDown, reason);
@@ -63,20 +69,22 @@ impl Registry {
         if known.given_up {
             return Answer::GivenUp { region: known.clone(), shows: 0, at_risk: 0 };
         }
-        known.given_up = true;
-        known.disowned = known.incarnation + 1;
+        let (_, at_risk) = at_risk(&self.shows, region, |name| self.is_given_up(name), 0);
+        if at_risk > accepted {
+            let reason = format!("what was acknowledged of {at_risk} shows may be lost; say so in `at_risk`");
+            return Answer::refused(Refusal::ShowsAtRisk, reason);
+        }
+        if let Some(known) = self.regions.get_mut(region) {
+            known.given_up = true;
+            known.disowned = known.incarnation + 1;
+        }
         let record = self.begin_incarnation(region, changes);
-        let (mut shows, mut at_risk) = (0, 0);
-        for id in self.shows.ever_replicated_by(region) {
-            let Some(show) = self.shows.get(id) else { continue };
-            if !show.replicas.contains(region) && !show.prior.contains(region) {
-                continue;
-            }
+        let mut shows = 0;
+        for show in kept_by(&self.shows, region) {
             let left = without(&show, |name| self.is_given_up(name), |name| self.is_up(name));
-            at_risk += u64::from(left.at_risk);
-            if let Some(show) = left.show {
-                self.placed.remove(&id);
-                shows += u64::from(self.raise(show, changes).is_ok());
+            if let Some(left) = left.show {
+                self.placed.remove(&show.id);
+                shows += u64::from(self.raise(left, changes).is_ok());
             }
         }
         match record {
@@ -123,9 +131,8 @@ pub fn at_risk(
 ) -> (Vec<ShowId>, u64) {
     let is_gone = |name: &RegionName| name == region || given_up(name);
     let (mut first, mut count) = (Vec::new(), 0);
-    for show in shows.ever_replicated_by(region).into_iter().filter_map(|id| shows.get(id)) {
-        let keeps = show.replicas.contains(region) || show.prior.contains(region);
-        if keeps && without(&show, is_gone, |_| true).at_risk {
+    for show in kept_by(shows, region) {
+        if without(&show, is_gone, |_| true).at_risk {
             count += 1;
             if first.len() < limit {
                 first.push(show.id);
@@ -133,4 +140,10 @@ pub fn at_risk(
         }
     }
     (first, count)
+}
+
+/// What the region is a replica of now, or was until a change that is not settled.
+fn kept_by(shows: &ShowTable, region: &RegionName) -> Vec<ShowRecord> {
+    let ever = shows.ever_replicated_by(region).into_iter().filter_map(|id| shows.get(id));
+    ever.filter(|show| show.replicas.contains(region) || show.prior.contains(region)).collect()
 }

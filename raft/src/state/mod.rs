@@ -64,7 +64,7 @@ impl Registry {
             Command::StoreLost { region, incarnation } => self.store_lost(region, *incarnation, changes),
             Command::CloseSession { no } => self.close_session(*no, changes),
             Command::Relocate { show, to, if_epoch } => self.relocate(*show, to, *if_epoch, changes),
-            Command::GiveUp { region } => self.give_up(region, changes),
+            Command::GiveUp { region, at_risk } => self.give_up(region, *at_risk, changes),
             Command::Rejoin { show, region, if_epoch } => self.rejoin(*show, region, *if_epoch, changes),
             Command::Batch(commands) => {
                 Answer::Batch(commands.iter().map(|c| self.apply(index, c, changes)).collect())

@@ -57,7 +57,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (show(), low.clone()).prop_map(|(show, epoch)| Command::Settled { show, epoch }),
         (region(), 0_u64..3).prop_map(|(region, incarnation)| Command::StoreLost { region, incarnation }),
-        region().prop_map(|region| Command::GiveUp { region }),
+        (region(), 0_u64..3).prop_map(|(region, at_risk)| Command::GiveUp { region, at_risk }),
         (show(), region(), low).prop_map(|(show, region, if_epoch)| Command::Rejoin {
             show,
             region,
@@ -98,6 +98,9 @@ proptest! {
             if let (Answer::Session { no }, true) = (&answer, changes.iter().any(|c| matches!(c, Change::Session(_)))) {
                 prop_assert!(numbers.iter().all(|drawn| drawn < no));
                 numbers.push(*no);
+            }
+            if let (Command::GiveUp { at_risk: said, .. }, Answer::GivenUp { at_risk, .. }) = (command, &answer) {
+                prop_assert!(at_risk <= said);
             }
             let (old, new) = (records(&before), records(&registry));
             for (id, show) in &new {

@@ -7,6 +7,8 @@
 mod cluster;
 mod shows;
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use common::authz::{Authorized, Permission};
@@ -17,6 +19,7 @@ use http::StatusCode;
 use raft::client::{RegionRecord, RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,6 +30,8 @@ use crate::audit::{Line, Order};
 
 /// How many shows at risk are told by name.
 const SHOWS_TOLD: usize = 100;
+/// For the registry's news, after it answered.
+const NEWS: Duration = Duration::from_secs(2);
 
 pub const PERMISSIONS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/cluster", Permission::Role("cluster", "read")),
@@ -223,21 +228,38 @@ async fn give_up(
     Json(said): Json<GiveUp>,
 ) -> Result<Response, Problem> {
     let name = known(&app, &name)?;
-    let record = app.view.regions().into_iter().find(|region| region.name == name);
-    let is_done = record.is_some_and(|region| region.given_up);
-    let (shows, at_risk) = app.view.at_risk_without(&name, SHOWS_TOLD);
-    if at_risk > said.at_risk && !is_done {
-        let detail = format!("what was acknowledged of {at_risk} shows may be lost; say so in `at_risk`");
-        return Err(Problem::conflict("shows-at-risk", detail).with("at_risk", at_risk).with("shows", shows));
-    }
-    tracing::warn!(region = %name, by = who(&authorized), at_risk, ?shows, "asked to go on without a region");
+    tracing::warn!(region = %name, by = who(&authorized), at_risk = said.at_risk, "asked to go on without a region");
     let order = begin(&app, &authorized, &whence, "region.give_up", &name).await?;
-    let given_up = app.registry.give_up(&name).await;
+    let given_up = app.registry.give_up(&name, said.at_risk).await;
     let told = |(region, at_risk): &(RegionRecord, u64)| json!({ "state": RegionState::from(region.state), "incarnation": region.incarnation, "at_risk": at_risk });
     order.end(&app, &given_up, told).await;
-    let (region, at_risk) = given_up.map_err(refused)?;
+    let (region, at_risk) = match given_up {
+        Err(RegistryError::Refused(refused)) if refused.code == "shows-at-risk" => {
+            return Err(at_risk(&app, &name, said.at_risk, refused.reason).await);
+        }
+        given_up => given_up.map_err(refused)?,
+    };
     let given_up = GivenUp { region: RegionView::of(&app, &region), at_risk };
     Ok((StatusCode::ACCEPTED, Json(given_up)).into_response())
+}
+
+/// That more may be lost than was said, with the shows, once the registry's news has come here.
+async fn at_risk(app: &App, name: &RegionName, said: u64, why: String) -> Problem {
+    let mut changes = app.view.changes();
+    let known = async {
+        loop {
+            changes.mark_unchanged();
+            let known = app.view.at_risk_without(name, SHOWS_TOLD);
+            if known.1 > said || changes.changed().await.is_err() {
+                return known;
+            }
+        }
+    };
+    let problem = Problem::conflict("shows-at-risk", why);
+    match timeout(NEWS, known).await {
+        Ok((shows, at_risk)) => problem.with("at_risk", at_risk).with("shows", shows),
+        Err(_) => problem,
+    }
 }
 
 /// A region of the platform; 404 for any other.
