@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::node::Node;
+use crate::state::{Change, ShowRecord};
 use crate::store::{Published, WatchStart};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// without a quorum, old knowledge is better than none.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAGE_SHOWS: usize = 512;
+/// In one event: when a region is lost they come by the ten thousand.
+const EVENT_SHOWS: usize = 128;
 /// Events that wait for a slow connection; behind them the backlog in the store counts.
 const BUFFER_EVENTS: usize = 256;
 
@@ -33,57 +36,89 @@ pub type Stream = ReceiverStream<Result<proto::WatchEvent, Status>>;
 /// The watcher is gone.
 struct Gone;
 
-pub fn start(node: Arc<Node>, stop: CancellationToken) -> Stream {
+/// `many`: the watcher takes many shows in one event.
+pub fn start(node: Arc<Node>, many: bool, stop: CancellationToken) -> Stream {
     let (events, stream) = mpsc::channel(BUFFER_EVENTS);
+    let watcher = Watcher { events, many };
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = events.closed() => {}
-            () = feed(&node, &events) => {}
+            () = watcher.events.closed() => {}
+            () = feed(&node, &watcher) => {}
         }
     });
     ReceiverStream::new(stream)
 }
 
 /// Ends when the watcher is gone.
-async fn feed(node: &Node, events: &Sender) {
+async fn feed(node: &Node, watcher: &Watcher) {
     node.caught_up(PATIENCE).await;
     loop {
         let start = node.registry().watch();
-        if snapshot(node, events, &start).await.is_err() || changes(node, events, start).await.is_err() {
+        if snapshot(node, watcher, &start).await.is_err() || changes(node, watcher, start).await.is_err() {
             return;
         }
     }
 }
 
-async fn send(events: &Sender, index: u64, event: Event) -> Result<(), Gone> {
-    let event = proto::WatchEvent { index, event: Some(event) };
-    events.send(Ok(event)).await.map_err(|_| Gone)
+struct Watcher {
+    events: Sender,
+    many: bool,
 }
 
-async fn snapshot(node: &Node, events: &Sender, start: &WatchStart) -> Result<(), Gone> {
+impl Watcher {
+    async fn send(&self, index: u64, event: Event) -> Result<(), Gone> {
+        let event = proto::WatchEvent { index, event: Some(event) };
+        self.events.send(Ok(event)).await.map_err(|_| Gone)
+    }
+
+    async fn shows(&self, index: u64, shows: &[ShowRecord]) -> Result<(), Gone> {
+        for shows in shows.chunks(if self.many { EVENT_SHOWS } else { 1 }) {
+            let event = match shows {
+                [one] => Event::Show(one.clone().into()),
+                many => Event::Shows(proto::Shows { shows: many.iter().cloned().map(Into::into).collect() }),
+            };
+            self.send(index, event).await?;
+        }
+        Ok(())
+    }
+
+    /// In their order; shows that follow each other together.
+    async fn changes(&self, index: u64, changes: &[Change]) -> Result<(), Gone> {
+        let mut shows = Vec::new();
+        for change in changes {
+            if let Change::Show(show) = change {
+                shows.push(show.clone());
+                continue;
+            }
+            self.shows(index, &std::mem::take(&mut shows)).await?;
+            self.send(index, change.clone().into()).await?;
+        }
+        self.shows(index, &shows).await
+    }
+}
+
+async fn snapshot(node: &Node, watcher: &Watcher, start: &WatchStart) -> Result<(), Gone> {
     let index = start.index;
-    send(events, index, Event::SnapshotBegin(proto::SnapshotBegin {})).await?;
+    watcher.send(index, Event::SnapshotBegin(proto::SnapshotBegin {})).await?;
     for region in &start.regions {
-        send(events, index, Event::Region(region.clone().into())).await?;
+        watcher.send(index, Event::Region(region.clone().into())).await?;
     }
     for session in &start.sessions {
-        send(events, index, Event::Session(session.clone().into())).await?;
+        watcher.send(index, Event::Session(session.clone().into())).await?;
     }
     let mut after = None;
     loop {
         let page = node.registry().read().registry.shows_after(after, PAGE_SHOWS);
         let Some(last) = page.last() else { break };
         after = Some(last.id);
-        for show in page {
-            send(events, index, Event::Show(show.into())).await?;
-        }
+        watcher.shows(index, &page).await?;
     }
-    send(events, index, Event::SnapshotEnd(proto::SnapshotEnd {})).await
+    watcher.send(index, Event::SnapshotEnd(proto::SnapshotEnd {})).await
 }
 
 /// Returns `Ok` when the watcher must start anew.
-async fn changes(node: &Node, events: &Sender, start: WatchStart) -> Result<(), Gone> {
+async fn changes(node: &Node, watcher: &Watcher, start: WatchStart) -> Result<(), Gone> {
     let WatchStart { mut index, mut published, .. } = start;
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,14 +126,12 @@ async fn changes(node: &Node, events: &Sender, start: WatchStart) -> Result<(), 
         tokio::select! {
             _ = beat.tick() => {
                 let has_leader = node.leader().is_some();
-                send(events, index, Event::Heartbeat(proto::Heartbeat { has_leader })).await?;
+                watcher.send(index, Event::Heartbeat(proto::Heartbeat { has_leader })).await?;
             }
             heard = published.recv() => match heard {
                 Ok(Published::Changes { index: at, changes }) => {
                     index = at;
-                    for change in changes.iter() {
-                        send(events, index, change.clone().into()).await?;
-                    }
+                    watcher.changes(index, &changes).await?;
                 }
                 Ok(Published::Replaced) => return Ok(()),
                 Err(RecvError::Lagged(entries)) => {
@@ -157,13 +190,58 @@ mod tests {
         }
     }
 
+    /// How many shows each event brings, up to one that ends it.
+    async fn told_until(stream: &mut Stream, end: impl Fn(&Event, usize) -> bool) -> Vec<usize> {
+        let mut told = Vec::new();
+        loop {
+            let event = stream.next().await.unwrap().unwrap().event.unwrap();
+            match &event {
+                Event::Show(_) => told.push(1),
+                Event::Shows(many) => told.push(many.shows.len()),
+                _ => {}
+            }
+            if end(&event, told.iter().sum()) {
+                return told;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn shows_that_change_together_come_together_for_those_who_take_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = alone(dir.path()).await;
+        let stop = CancellationToken::new();
+        let mut streams = [true, false].map(|many| start(Arc::clone(&node), many, stop.clone()));
+        for stream in &mut streams {
+            assert!(told_until(stream, |event, _| matches!(event, Event::SnapshotEnd(_))).await.is_empty());
+        }
+        let home: RegionName = "eu".parse().unwrap();
+        let create = |_| Command::CreateShow {
+            id: ShowId::new(&home),
+            home: home.clone(),
+            replicas: vec![home.clone()],
+        };
+        let all = 2 * EVENT_SHOWS + 1;
+        node.propose(Command::Batch((0..all).map(create).collect())).await.unwrap();
+        let [many, single] = &mut streams;
+        let is_all = |_: &Event, told| told == all;
+        assert_eq!(told_until(many, is_all).await, [EVENT_SHOWS, EVENT_SHOWS, 1]);
+        assert_eq!(told_until(single, is_all).await, vec![1; all]);
+        // So does a snapshot.
+        let mut late = start(Arc::clone(&node), true, stop.clone());
+        let told = told_until(&mut late, |event, _| matches!(event, Event::SnapshotEnd(_))).await;
+        assert_eq!(told, [EVENT_SHOWS, EVENT_SHOWS, 1]);
+        stop.cancel();
+        node.shutdown().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_watcher_that_falls_behind_starts_anew_with_all() {
         let dir = tempfile::tempdir().unwrap();
         let node = alone(dir.path()).await;
         create(&node, 3).await;
         let stop = CancellationToken::new();
-        let mut stream = start(Arc::clone(&node), stop.clone());
+        let mut stream = start(Arc::clone(&node), false, stop.clone());
         assert_eq!(shows_until(&mut stream, |e| matches!(e, Event::SnapshotEnd(_))).await, 3);
 
         // Nobody reads: the buffer fills, then the backlog overflows.

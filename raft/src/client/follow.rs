@@ -13,7 +13,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::view::RegistryView;
-use crate::state::{Change, RegionRecord, SessionRecord};
+use crate::state::{Change, RegionRecord, SessionRecord, ShowRecord};
 use crate::wire::BadMessage;
 
 /// The voter beats once a second.
@@ -55,7 +55,7 @@ async fn follow_one(
     view: &RegistryView,
 ) -> Result<std::convert::Infallible, Interrupted> {
     let mut voter = voters[at].clone();
-    let opening = timeout(SILENCE, voter.watch(proto::WatchRequest {}));
+    let opening = timeout(SILENCE, voter.watch(proto::WatchRequest { many: true }));
     let mut stream = opening.await.map_err(|_| Interrupted::Silent)??.into_inner();
     let mut snapshot = Snapshot::default();
     let mut leaderless_since: Option<Instant> = None;
@@ -77,13 +77,19 @@ async fn follow_one(
             }
             Event::Region(region) if snapshot.open => snapshot.regions.push(region.try_into()?),
             Event::Session(session) if snapshot.open => snapshot.sessions.push(session.try_into()?),
-            Event::Show(show) if snapshot.open => view.load(&show.try_into()?),
+            Event::Show(show) if snapshot.open => view.load(&[show.try_into()?]),
+            Event::Shows(shows) if snapshot.open => view.load(&records(shows)?),
             Event::Region(region) => view.apply(Change::Region(region.try_into()?)),
             Event::Session(session) => view.apply(Change::Session(session.try_into()?)),
             Event::Show(show) => view.apply(Change::Show(show.try_into()?)),
+            Event::Shows(shows) => view.take(&records(shows)?),
             Event::SessionClosed(closed) => view.apply(Change::SessionClosed(closed.no)),
         }
     }
+}
+
+fn records(shows: proto::Shows) -> Result<Vec<ShowRecord>, BadMessage> {
+    shows.shows.into_iter().map(TryInto::try_into).collect()
 }
 
 /// What a snapshot has brought so far; shows go to the view at once.

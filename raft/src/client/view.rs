@@ -134,9 +134,16 @@ impl RegistryView {
         *self.0.last_heard.lock().expect("no code panics while holding it") = Some(Instant::now());
     }
 
-    /// One show of a snapshot: no one is woken for each.
-    pub(super) fn load(&self, record: &ShowRecord) {
-        take(&mut self.write().shows, record);
+    /// Shows of a snapshot: no one is woken before its end.
+    pub(super) fn load(&self, records: &[ShowRecord]) {
+        let mut known = self.write();
+        records.iter().for_each(|record| take(&mut known.shows, record));
+    }
+
+    /// Shows that changed together: everybody is woken once.
+    pub(super) fn take(&self, records: &[ShowRecord]) {
+        self.load(records);
+        self.changed();
     }
 
     /// The end of a snapshot.
@@ -212,7 +219,7 @@ mod tests {
         let owner = || view.show(id).unwrap().owner.to_string();
         view.note(record(id, "us", 3));
         view.apply(Change::Show(record(id, "eu", 2)));
-        view.load(&record(id, "eu", 1));
+        view.load(&[record(id, "eu", 1)]);
         assert_eq!(owner(), "us");
         view.note(record(id, "ap", 3));
         assert_eq!(owner(), "us", "a note of the same epoch is no news");
