@@ -23,6 +23,8 @@ use crate::show::{Event, Group, Show};
 
 /// How long it is tried before those who ask are told that it is not possible now.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// For the first entry, once the journal is folded.
+const LED: Duration = Duration::from_secs(2);
 /// What nobody answered is said again after this.
 const REPEAT: Duration = Duration::from_millis(250);
 /// At most how long a try waits after a refusal; twice as long after the next.
@@ -124,7 +126,13 @@ async fn try_once(
     }
     let mut tenure = Tenure::start(hosts, show, term);
     let last = chosen(&mut tenure, deadline).await?;
-    let before = means.journal.fold(show, last.seq).await.map_err(unreadable)?;
+    let known = hosts.0.folded.take(show);
+    let before = means.journal.fold_on(show, known, last.seq).await.map_err(unreadable)?;
+    if let Some(state) = &before {
+        hosts.0.folded.keep(show, last.ballot, state);
+    }
+    // What took long to fold is not folded in vain.
+    let deadline = deadline.max(Instant::now() + LED);
     let led = led_by(ballot, &last, first.is_some() && before.is_none());
     let now = task::now();
     let at = before.as_ref().map_or(now, |show| show.last_at.max(now));

@@ -7,6 +7,7 @@
 
 mod clock;
 mod decided;
+mod folded;
 mod lead;
 mod proof;
 mod refused;
@@ -27,6 +28,8 @@ use raft::client::{RegistryClient, RegistryView};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use watch::Laggards;
+
+use folded::Folded;
 
 pub use proof::Proof;
 
@@ -75,6 +78,7 @@ struct Inner {
     means: Means,
     active: Mutex<HashMap<ShowId, Arc<OnceCell<Host>>>>,
     laggards: Mutex<Laggards>,
+    folded: Folded,
     /// Shows wait to be led so that other regions follow.
     catching_up: AtomicBool,
 }
@@ -159,8 +163,8 @@ impl From<HostError> for Problem {
 
 impl Hosts {
     pub fn new(means: Means) -> Self {
-        let (active, laggards) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { means, active, laggards, catching_up: AtomicBool::new(false) }))
+        let (active, laggards, folded) = (Mutex::default(), Mutex::default(), Folded::default());
+        Self(Arc::new(Inner { means, active, laggards, folded, catching_up: AtomicBool::new(false) }))
     }
 
     /// Follows the registry until `stop`: what is led here, and what is to be.

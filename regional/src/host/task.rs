@@ -37,6 +37,8 @@ const MAX_UNDER_WAY: usize = 128;
 /// A show that nobody asks for leaves memory after this.
 const IDLE: Duration = Duration::from_secs(600);
 
+const IDLE_FOR_LONG: &str = "idle";
+
 /// One that was only led so that other regions follow leaves it after this.
 const PASSING: Duration = Duration::from_secs(3);
 
@@ -105,6 +107,12 @@ impl Task {
     pub async fn run(mut self) {
         let why = self.serve().await;
         tracing::debug!(show = %self.show, why, "stopped leading");
+        if why != IDLE_FOR_LONG {
+            // Its last entry is this reign's: it began with one.
+            let ballot = self.tenure.term().ballot;
+            let committed = self.committed.read().expect("no code panics while holding it");
+            self.hosts.0.folded.keep(self.show, ballot, &committed);
+        }
         self.hosts.forget_host(self.show, &self.own);
         self.hosts.left_behind(self.show, self.tenure.lagging());
         self.live.end();
@@ -151,7 +159,7 @@ impl Task {
                     let unused = self.decided.next_deadline().is_none() && self.live.watchers() == 0;
                     let asked_for = self.asked_for.load(Ordering::Relaxed);
                     if unused && self.tenure.is_quiet() && passing != asked_for {
-                        return "idle";
+                        return IDLE_FOR_LONG;
                     }
                     if unused {
                         continue;

@@ -170,10 +170,46 @@ impl Journal {
         found.into_iter().next().ok_or_else(|| corrupt(show, seq, "the entry is missing"))
     }
 
-    /// Folds the journal up to `upto`. Of a long one, pages are read while others arrive and are folded.
+    /// Folds the journal up to `upto`.
     pub async fn fold(&self, show: ShowId, upto: u64) -> Result<Option<Show>, JournalError> {
-        let rows = rows(self.pool.get().await?, show, 0, upto).await?;
-        let mut before = (0, Vec::new());
+        self.fold_from(show, None, (0, Vec::new()), upto).await
+    }
+
+    /// The same, going on from a state whose last entry has this ballot, where the journal has that entry: of one
+    /// number and ballot there is only one.
+    pub async fn fold_on(
+        &self,
+        show: ShowId,
+        known: Option<(Ballot, Show)>,
+        upto: u64,
+    ) -> Result<Option<Show>, JournalError> {
+        let Some((ballot, state)) = known.filter(|(_, state)| state.seq <= upto) else {
+            return self.fold(show, upto).await;
+        };
+        let select = "SELECT hash FROM show_journal
+                       WHERE show_id = $1 AND seq = $2 AND (epoch, session, attempt) = ($3, $4, $5)";
+        let parts = [state.seq, ballot.epoch, ballot.session, ballot.attempt].map(big);
+        let client = self.pool.get().await?;
+        let row = client.query_opt(select, &[&show.0, &parts[0], &parts[1], &parts[2], &parts[3]]).await?;
+        drop(client);
+        match row {
+            Some(row) => self.fold_from(show, Some(state), (parts[0].unsigned_abs(), row.get(0)), upto).await,
+            None => self.fold(show, upto).await,
+        }
+    }
+
+    /// From the entry after the one of this number and hash on. Of a long journal, pages are read while others arrive
+    /// and are folded.
+    async fn fold_from(
+        &self,
+        show: ShowId,
+        mut state: Option<Show>,
+        from: (u64, Vec<u8>),
+        upto: u64,
+    ) -> Result<Option<Show>, JournalError> {
+        let mut last = from.0;
+        let rows = rows(self.pool.get().await?, show, last, upto).await?;
+        let mut before = from;
         let pages = rows.try_chunks(PAGE).map(move |page| {
             let page = page.map_err(|TryChunksError(_, error)| error);
             let from = before.clone();
@@ -185,7 +221,6 @@ impl Journal {
             async move { read(show, from, page?).await }
         });
         let mut pages = std::pin::pin!(pages.buffered(PAGES));
-        let (mut state, mut last) = (None, 0);
         while let Some(page) = pages.next().await {
             for entry in page? {
                 last = entry.seq;

@@ -113,3 +113,30 @@ async fn years_are_made_ahead_and_what_none_takes_is_told_and_moved() {
     assert!(years::present(pool).await.unwrap().contains(&(this + 3)));
     assert_eq!(journal.fold(show, 3).await.unwrap().unwrap().seq, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fold_goes_on_from_what_the_journal_still_has_and_begins_anew_from_else() {
+    let database = Database::start().await;
+    let journal = Journal::new(database.pool.clone());
+    let drafts = crate::testing::journals::story();
+    let show = crate::testing::journals::write(&database.pool, &drafts).await;
+    let all = drafts.len() as u64;
+    let whole = format!("{:?}", journal.fold(show, all).await.unwrap().unwrap());
+    let part = async |upto| journal.fold(show, upto).await.unwrap().unwrap();
+    let (own, other) =
+        (Ballot { epoch: 1, session: 1, attempt: 1 }, Ballot { epoch: 1, session: 1, attempt: 2 });
+    for upto in [1, all / 2, all] {
+        let on = journal.fold_on(show, Some((own, part(upto).await)), all).await.unwrap().unwrap();
+        assert_eq!(format!("{on:?}"), whole, "from {upto}");
+    }
+    // A state that is not of this journal is not even looked at: it would show.
+    let mut foreign = part(all / 2).await;
+    foreign.strays.insert(common::PaymentId::new(show, Timestamp::now(), 1));
+    let known = |ballot, state| Some((ballot, state));
+    let on = journal.fold_on(show, known(own, foreign.clone()), all).await.unwrap().unwrap();
+    assert_ne!(format!("{on:?}"), whole, "the ballot alone decides");
+    let anew = journal.fold_on(show, known(other, foreign.clone()), all).await.unwrap().unwrap();
+    assert_eq!(format!("{anew:?}"), whole);
+    let shorter = journal.fold_on(show, known(own, foreign), 2).await.unwrap().unwrap();
+    assert_eq!((shorter.seq, shorter.strays.len()), (2, 0));
+}
