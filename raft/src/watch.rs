@@ -72,29 +72,34 @@ impl Watcher {
         self.events.send(Ok(event)).await.map_err(|_| Gone)
     }
 
-    async fn shows(&self, index: u64, shows: &[ShowRecord]) -> Result<(), Gone> {
-        for shows in shows.chunks(if self.many { EVENT_SHOWS } else { 1 }) {
-            let event = match shows {
-                [one] => Event::Show(one.clone().into()),
-                many => Event::Shows(proto::Shows { shows: many.iter().cloned().map(Into::into).collect() }),
+    async fn shows(
+        &self,
+        index: u64,
+        mut shows: impl Iterator<Item = ShowRecord> + Send,
+    ) -> Result<(), Gone> {
+        let most = if self.many { EVENT_SHOWS } else { 1 };
+        loop {
+            let mut some: Vec<proto::Show> = shows.by_ref().take(most).map(Into::into).collect();
+            let event = match some.len() {
+                0 => return Ok(()),
+                1 => Event::Show(some.remove(0)),
+                _ => Event::Shows(proto::Shows { shows: some }),
             };
             self.send(index, event).await?;
         }
-        Ok(())
     }
 
     /// In their order; shows that follow each other together.
     async fn changes(&self, index: u64, changes: &[Change]) -> Result<(), Gone> {
-        let mut shows = Vec::new();
-        for change in changes {
-            if let Change::Show(show) = change {
-                shows.push(show.clone());
-                continue;
+        let show = |change: &Change| if let Change::Show(show) = change { Some(show.clone()) } else { None };
+        let is_show = |change: &Change| matches!(change, Change::Show(_));
+        for together in changes.chunk_by(|one, next| is_show(one) && is_show(next)) {
+            match together {
+                [other] if !is_show(other) => self.send(index, other.clone().into()).await?,
+                shows => self.shows(index, shows.iter().filter_map(show)).await?,
             }
-            self.shows(index, &std::mem::take(&mut shows)).await?;
-            self.send(index, change.clone().into()).await?;
         }
-        self.shows(index, &shows).await
+        Ok(())
     }
 }
 
@@ -112,7 +117,7 @@ async fn snapshot(node: &Node, watcher: &Watcher, start: &WatchStart) -> Result<
         let page = node.registry().read().registry.shows_after(after, PAGE_SHOWS);
         let Some(last) = page.last() else { break };
         after = Some(last.id);
-        watcher.shows(index, &page).await?;
+        watcher.shows(index, page.into_iter()).await?;
     }
     watcher.send(index, Event::SnapshotEnd(proto::SnapshotEnd {})).await
 }
