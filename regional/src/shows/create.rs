@@ -6,11 +6,11 @@ use common::catalogue::Movie;
 use common::{Amount, Currency, FieldError, HallId, MovieId, Problem, ShowId, UserId};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio_postgres::error::SqlState;
 use utoipa::ToSchema;
 
-use super::view::{TURNAROUND, ends_at};
-use crate::app::{App, db_failed};
+use super::booking;
+use super::view::ends_at;
+use crate::app::App;
 use crate::asking::Whence;
 use crate::halls::layout::SeatType;
 use crate::halls::{self, HallForShow};
@@ -70,7 +70,7 @@ pub async fn create(app: &App, by: UserId, whence: Whence, new: NewShow) -> Resu
     let id = ShowId::new(app.region());
     let facts = facts(app, id, &new, hall, movie, prices);
 
-    book_hall(app, &facts).await?;
+    booking::book(app, id, facts.hall, facts.starts_at, ends_at(&facts, facts.starts_at)).await?;
     let registered = app.registry.create_show(id, app.region()).await;
     let created = match registered {
         Ok(record) => {
@@ -87,7 +87,7 @@ pub async fn create(app: &App, by: UserId, whence: Whence, new: NewShow) -> Resu
     };
     if created.is_err() {
         // The reconciler frees the hall too, should this process end here.
-        free_hall(app, id).await;
+        booking::free(app, id).await;
     }
     created
 }
@@ -183,31 +183,5 @@ fn facts(
         single_gap_rule: new.single_gap_rule.unwrap_or(false),
         refund_tiers: REFUND_TIERS.to_vec(),
         hold_secs: app.config.hold_secs,
-    }
-}
-
-/// One film at a time: the database refuses an overlap, whoever comes first.
-async fn book_hall(app: &App, facts: &Created) -> Result<(), Problem> {
-    let insert = "INSERT INTO hall_bookings (show_id, hall_id, during) VALUES ($1, $2, tstzrange($3, $4))";
-    let until = ends_at(facts, facts.starts_at) + TURNAROUND;
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&facts.show.0, &facts.hall.0, &facts.starts_at, &until];
-    match app.db().await?.execute(insert, &params).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::EXCLUSION_VIOLATION) => Err(hall_busy()),
-        Err(error) => Err(db_failed(error)),
-    }
-}
-
-pub(super) fn hall_busy() -> Problem {
-    Problem::conflict("hall-busy", "another show is in the hall then (runtime plus 20 minutes)")
-}
-
-async fn free_hall(app: &App, id: ShowId) {
-    let delete = "DELETE FROM hall_bookings b WHERE show_id = $1
-                     AND NOT EXISTS (SELECT 1 FROM show_journal j WHERE j.show_id = b.show_id)";
-    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, &[&id.0]).await?) };
-    if let Err(error) = freed.await {
-        tracing::warn!(%error, show = %id, "a hall stays booked until the reconciler comes by");
     }
 }

@@ -8,12 +8,12 @@ use common::problem::ProblemDetails;
 use common::{Problem, ShowId};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use tokio_postgres::error::SqlState;
 use utoipa::ToSchema;
 
-use super::create::{FURTHEST, hall_busy};
-use super::view::{ShowView, TURNAROUND, ends_at};
-use crate::app::{App, db_failed};
+use super::booking;
+use super::create::FURTHEST;
+use super::view::{ShowView, ends_at};
+use crate::app::App;
 use crate::asking::{Asker, Did, Failed, Whence, about, ask, replayed};
 use crate::host::Host;
 use crate::payments::calls_off;
@@ -201,27 +201,16 @@ fn check(host: &Host, body: &ShowPatch) -> Result<(), Problem> {
 
 /// Books the hall for the new time too; of the two bookings one stays, whatever becomes of the change.
 async fn book_anew(app: &App, host: &Host, starts_at: Timestamp) -> Result<(), Problem> {
-    let insert = "INSERT INTO hall_bookings (show_id, hall_id, during) VALUES ($1, $2, tstzrange($3, $4))
-                  ON CONFLICT (show_id, during) DO NOTHING";
-    let (show, hall, until) = host.read(|show| {
+    let (show, hall, ends_at) = host.read(|show| {
         let facts = &show.plan.facts;
-        (facts.show.0, facts.hall.0, ends_at(facts, starts_at) + TURNAROUND)
+        (facts.show, facts.hall, ends_at(facts, starts_at))
     });
-    match app.db().await?.execute(insert, &[&show, &hall, &starts_at, &until]).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::EXCLUSION_VIOLATION) => Err(hall_busy()),
-        Err(error) => Err(db_failed(error)),
-    }
+    booking::book(app, show, hall, starts_at, ends_at).await
 }
 
-/// Lets go of the bookings at other times than the show's own; the reconciler does the same later.
 async fn keep_one_booking(app: &App, host: &Host) {
-    let delete = "DELETE FROM hall_bookings WHERE show_id = $1 AND lower(during) <> $2";
-    let (show, starts_at) = host.read(|show| (show.plan.facts.show.0, show.starts_at));
-    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, &[&show, &starts_at]).await?) };
-    if let Err(error) = freed.await {
-        tracing::warn!(%error, "a hall stays booked twice until the reconciler comes by");
-    }
+    let (show, starts_at) = host.read(|show| (show.plan.facts.show, show.starts_at));
+    booking::keep_one(app, show, starts_at).await;
 }
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]

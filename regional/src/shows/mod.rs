@@ -1,5 +1,6 @@
 //! Shows over HTTP: created by managers, listed, looked at, and their seat maps.
 
+mod booking;
 mod create;
 mod events;
 mod http;
