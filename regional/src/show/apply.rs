@@ -123,10 +123,7 @@ impl Show {
                 let old = std::mem::replace(&mut self.reservations[slot].seats, lines);
                 self.free(&old)?;
                 self.take(slot)?;
-                let changed = &mut self.reservations[slot];
-                // What was given up and is had again is had, not given up.
-                changed.given_up.retain(|line| !seats.iter().any(|had| had.seat == line.seat));
-                changed.waivers.extend(waivers(waived, group));
+                self.reservations[slot].waivers.extend(waivers(waived, group));
                 Ok(())
             }
             Event::Lapsed { reservation } => {
@@ -353,7 +350,11 @@ impl Show {
         }
         let (given, kept): (Vec<Line>, Vec<Line>) = reservation.seats.iter().copied().partition(gone);
         reservation.seats = kept.as_slice().into();
-        reservation.given_up.extend_from_slice(&given);
+        // Their tickets are still shown. Seats that were let go before anybody paid are no part of it any more:
+        // neither of its price, nor of what late money takes again.
+        if reservation.has_tickets() {
+            reservation.given_up.extend_from_slice(&given);
+        }
         self.free(&given)
     }
 

@@ -113,7 +113,7 @@ pub struct Reservation {
     pub contact: Option<Contact>,
     /// What it holds now; empty once it is over.
     pub seats: ThinVec<Line>,
-    /// What it last held, for showing it when it is over.
+    /// What it last held, and what of it was paid and canceled before: for showing it when it is over.
     pub given_up: ThinVec<Line>,
     pub status: ReservationStatus,
     pub created_at: Moment,

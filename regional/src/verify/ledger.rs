@@ -23,7 +23,7 @@ enum Holder {
 struct Booking {
     /// Seat and price.
     seats: BTreeMap<u32, i64>,
-    given_up: BTreeMap<u32, i64>,
+    ended_with: BTreeMap<u32, i64>,
     over: bool,
     /// The payment that paid for it.
     paid_by: Option<PaymentId>,
@@ -155,11 +155,8 @@ impl Ledger {
             Event::SeatsChanged { reservation, seats, .. } => {
                 self.live(*reservation, "changed");
                 let old: Vec<u32> = self.booking(*reservation).seats.keys().copied().collect();
-                self.free(*reservation, &old, true);
+                self.free(*reservation, &old);
                 self.take(*reservation, &prices(seats));
-                self.booking(*reservation)
-                    .given_up
-                    .retain(|seat, _| !seats.iter().any(|line| line.seat == *seat));
             }
             Event::Lapsed { reservation } => {
                 self.live(*reservation, "lapses");
@@ -176,7 +173,7 @@ impl Ledger {
                 }
                 let booking = self.booking(*reservation);
                 booking.over = false;
-                let seats = std::mem::take(&mut booking.given_up);
+                let seats = std::mem::take(&mut booking.ended_with);
                 self.take(*reservation, &seats);
             }
             Event::Canceled(cancellation) => {
@@ -185,7 +182,7 @@ impl Ledger {
                 if let Some(back) = &cancellation.refund {
                     self.give_back(back.refund, back.payment, back.amount);
                 }
-                if self.free(id, &cancellation.seats, false) == 0 {
+                if self.free(id, &cancellation.seats) == 0 {
                     self.end(id, true);
                 }
             }
@@ -363,17 +360,14 @@ impl Ledger {
         }
     }
 
-    /// Frees seats of a reservation; how many it keeps. `exchanged`: for others, not given up.
-    fn free(&mut self, id: ReservationId, seats: &[u32], exchanged: bool) -> usize {
+    /// Frees seats of a reservation; how many it keeps.
+    fn free(&mut self, id: ReservationId, seats: &[u32]) -> usize {
         for seat in seats {
-            let Some(price) = self.booking(id).seats.remove(seat) else {
+            if self.booking(id).seats.remove(seat).is_none() {
                 self.wrong(Rule::SeatTwice, format!("{id} gives up seat {seat}, which it does not hold"));
                 continue;
-            };
-            self.holders.remove(seat);
-            if !exchanged {
-                self.booking(id).given_up.insert(*seat, price);
             }
+            self.holders.remove(seat);
         }
         self.booking(id).seats.len()
     }
@@ -384,12 +378,12 @@ impl Ledger {
         booking.over = true;
         booking.paid_by = None;
         let seats = std::mem::take(&mut booking.seats);
-        booking.given_up.extend(seats.iter().map(|(seat, price)| (*seat, *price)));
         if release {
             for seat in seats.keys() {
                 self.holders.remove(seat);
             }
         }
+        self.booking(id).ended_with = seats;
     }
 }
 

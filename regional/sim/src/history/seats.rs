@@ -21,6 +21,7 @@ pub struct Hall {
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     pub now: ModelReservation,
+    /// What it held when it ended.
     given_up: Vec<u32>,
     paid_with: Option<PaymentId>,
 }
@@ -69,9 +70,7 @@ impl Hall {
                 self.free(&old);
                 let seats = numbers(seats);
                 self.take(&seats, Some(*reservation))?;
-                let held = self.held(reservation)?;
-                held.given_up.retain(|seat| !seats.contains(seat));
-                held.now.seats = seats;
+                self.held(reservation)?.now.seats = seats;
             }
             Event::Lapsed { reservation } => self.end(reservation, "expired", true)?,
             Event::Extended { reservation, .. } => {
@@ -181,7 +180,7 @@ impl Hall {
         let held = self.held(id)?;
         held.now.status = status.into();
         let seats = std::mem::take(&mut held.now.seats);
-        held.given_up.extend(&seats);
+        held.given_up.clone_from(&seats);
         if release {
             self.free(&seats);
         }

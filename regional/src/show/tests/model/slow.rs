@@ -713,7 +713,6 @@ impl Slow {
                 self.let_go(&old);
                 self.hold_seats(change.reservation, &lines);
                 let booking = self.booking(change.reservation);
-                booking.lost.retain(|lost| !lines.iter().any(|line| line.0 == lost.0));
                 booking.seats = lines;
                 booking.waived.extend(waived);
             }
@@ -959,7 +958,9 @@ impl Slow {
             }
         }
         booking.seats.retain(|line| !gone(&line.0));
-        booking.lost.extend(lines.iter().cloned());
+        if booking.seats.is_empty() || booking.status == ReservationStatus::Paid {
+            booking.lost.extend(lines.iter().cloned());
+        }
         if booking.seats.is_empty() {
             booking.status = ReservationStatus::Canceled;
         }
