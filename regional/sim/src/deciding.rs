@@ -6,8 +6,8 @@ use std::rc::Rc;
 use regional::replication::Entry;
 use regional::show::{Asked, Decision, Group, decide, due};
 
-use crate::event::{At, Said, Who};
-use crate::host::{Answer, Asker, Batch, LEASE, States};
+use crate::event::{At, Ms, Said, Who};
+use crate::host::{Answer, Asker, Batch, Hosted, LEASE, States, Waiting};
 use crate::kind::Payload;
 use crate::process::wall;
 use crate::world::World;
@@ -90,7 +90,7 @@ impl World {
                     Answer::Refused(refusal)
                 }
             };
-            waiting.push((asker, answer));
+            waiting.push(Waiting { asker, answer, since: self.now });
         }
         if let Some(why) = wrong {
             self.fail("S1", format!("show {show}: a decision does not apply: {why}"));
@@ -101,7 +101,7 @@ impl World {
                 // What these answers rest on is not committed yet.
                 last.waiting.extend(waiting);
             } else {
-                self.answer_unless_deposed(who, show, waiting);
+                self.answer_proven(who, show, 0, waiting);
             }
             return;
         }
@@ -133,32 +133,36 @@ impl World {
                 return;
             }
             self.pay(who, show, &batch.groups);
-            self.answer_all(who, show, batch.seq, batch.waiting);
+            self.answer_proven(who, show, batch.seq, batch.waiting);
         }
     }
 
-    /// Nothing is to be committed for these: a "no" waits for another proof that nobody else leads.
-    fn answer_unless_deposed(&mut self, who: Who, show: u8, waiting: Vec<(Asker, Answer)>) {
-        let now = self.now;
-        let is_no = |answer: &Answer| matches!(answer, Answer::Already | Answer::Refused(_));
-        let (no, yes): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, answer)| is_no(answer));
-        self.answer_all(who, show, 0, yes);
+    /// Answers what is committed; a "no", which is committed by nothing, waits for the proof that nobody else had led
+    /// when it was decided.
+    fn answer_proven(&mut self, who: Who, show: u8, seq: u64, waiting: Vec<Waiting>) {
+        let is_no = |waiting: &Waiting| matches!(waiting.answer, Answer::Already | Answer::Refused(_));
+        let (no, yes): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_no);
+        self.answer_all(who, show, seq, yes);
         let Some(hosted) = self.processes.get_mut(&who.at).and_then(|p| p.hosted.get_mut(&show)) else {
             return;
         };
-        if no.is_empty() || hosted.leader.holds_lease(now, LEASE) {
-            self.refuse_all(who, show, no);
+        if no.is_empty() {
             return;
         }
-        self.counts.add("lead: a no waits for a proof");
-        hosted.unproven.extend(no.into_iter().map(|waiting| (now, waiting)));
-        self.on_leader(who.at, show, |leader| {
-            leader.clock(now);
-            leader.nudge_all()
-        });
+        hosted.unproven.extend(no);
+        self.prove(who.at, show);
+        let now = self.now;
+        let waits = |hosted: &Hosted| !hosted.unproven.is_empty();
+        if self.processes[&who.at].hosted.get(&show).is_some_and(waits) {
+            self.counts.add("lead: a no waits for a proof");
+            self.on_leader(who.at, show, |leader| {
+                leader.clock(now);
+                leader.nudge_all()
+            });
+        }
     }
 
-    /// Gives a "no" that waited once it is proven; that it cannot be given when nobody proves it for long.
+    /// Gives each "no" once it is proven; says that it cannot be given when nobody proves it for long.
     pub fn prove(&mut self, at: At, show: u8) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&at).filter(|process| process.is_up) else { return };
@@ -166,44 +170,40 @@ impl World {
         let Some(hosted) = process.hosted.get_mut(&show).filter(|hosted| !hosted.unproven.is_empty()) else {
             return;
         };
-        if hosted.leader.holds_lease(now, LEASE) {
-            let proven = std::mem::take(&mut hosted.unproven).into_iter().map(|(_, waiting)| waiting);
-            let proven = proven.collect();
+        let Hosted { leader, unproven, .. } = hosted;
+        let is_proven = |waiting: &mut Waiting| leader.holds_lease(now, now - waiting.since);
+        let proven: Vec<Waiting> = unproven.extract_if(.., is_proven).collect();
+        let old: Vec<Waiting> = unproven.extract_if(.., |waiting| now > waiting.since + LEASE).collect();
+        if let Some(since) = proven.iter().map(|waiting| waiting.since).max() {
             self.counts.add("lead: a no was proven");
-            self.refuse_all(who, show, proven);
-            return;
+            self.check_known(who, show, since);
+            self.answer_all(who, show, 0, proven);
         }
-        let old = hosted.unproven.extract_if(.., |(since, _)| now > *since + LEASE);
-        for (_, (asker, _)) in old.collect::<Vec<_>>() {
+        for Waiting { asker, .. } in old {
             self.counts.add("lead: a no was not proven");
             self.answer(who, asker, Said::Unavailable);
         }
     }
 
-    fn refuse_all(&mut self, who: Who, show: u8, no: Vec<(Asker, Answer)>) {
-        if !no.is_empty() {
-            self.check_lease(who, show);
-        }
-        self.answer_all(who, show, 0, no);
-    }
-
-    /// What is refused, or read without a stamp, is what is committed anywhere, but for the time of the lease.
-    pub fn check_lease(&mut self, who: Who, show: u8) {
+    /// What a leader says no from, or lets be read without a stamp, is what was committed anywhere at that time.
+    pub fn check_known(&mut self, who: Who, show: u8, at: Ms) {
         let Some(hosted) = self.processes[&who.at].hosted.get(&show) else { return };
         let (known, ballot) = (hosted.leader.committed(), hosted.leader.ballot());
         let missing = self.truths[usize::from(show)].missing_since(known);
-        if let Some(at) = missing.filter(|at| self.now > at + LEASE) {
-            let why = format!("show {show}: {ballot:?} speaks for {known}, and more was committed at {at}");
+        if let Some(missing) = missing.filter(|missing| *missing < at) {
+            let why = format!(
+                "show {show}: {ballot:?} speaks for {known} as of {at}, and more was committed at {missing}"
+            );
             self.fail("lease", why);
         }
     }
 
-    fn answer_all(&mut self, who: Who, show: u8, at: u64, all: Vec<(Asker, Answer)>) {
+    fn answer_all(&mut self, who: Who, show: u8, at: u64, all: Vec<Waiting>) {
         let Some(hosted) = self.processes[&who.at].hosted.get(&show) else { return };
         let epoch = hosted.leader.ballot().epoch;
         let said: Vec<(Asker, Said)> = all
             .into_iter()
-            .map(|(asker, answer)| {
+            .map(|Waiting { asker, answer, .. }| {
                 let said = match answer {
                     Answer::Group { index, repeated } => {
                         let index = u32::try_from(index).unwrap_or(u32::MAX);

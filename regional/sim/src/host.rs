@@ -31,8 +31,8 @@ pub struct Hosted {
     pub log: Vec<Entry<Sim>>,
     pub mailbox: Vec<(Rc<Asked>, Asker)>,
     pub under_way: VecDeque<Batch>,
-    /// What a "no" waits for since then: proof that nobody else leads.
-    pub unproven: Vec<(Ms, (Asker, Answer))>,
+    /// Each "no" that waits for the proof that nobody else leads.
+    pub unproven: Vec<Waiting>,
 }
 
 pub struct States {
@@ -40,10 +40,17 @@ pub struct States {
     pub committed: Rc<Show>,
 }
 
+/// One asker, what it will hear, and when that was decided.
+pub struct Waiting {
+    pub asker: Asker,
+    pub answer: Answer,
+    pub since: Ms,
+}
+
 pub struct Batch {
     pub seq: u64,
     pub groups: Vec<Rc<Group>>,
-    pub waiting: Vec<(Asker, Answer)>,
+    pub waiting: Vec<Waiting>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +104,7 @@ impl World {
             _ => Said::Unavailable,
         };
         if matches!(said, Said::Read { stamped: false, .. }) {
-            self.check_lease(who, show);
+            self.check_known(who, show, now.saturating_sub(LEASE));
         }
         self.answer(who, asker, said);
     }
@@ -305,14 +312,14 @@ impl World {
         let who = process.who();
         let Some(hosted) = process.hosted.remove(&show) else { return };
         self.trace.say(self.now, || format!("{who:?} stops leading show {show}: {why:?}"));
-        for (asker, _) in hosted.under_way.into_iter().flat_map(|batch| batch.waiting) {
+        for Waiting { asker, .. } in hosted.under_way.into_iter().flat_map(|batch| batch.waiting) {
             self.answer(who, asker, Said::Unknown);
         }
         for (_, asker) in hosted.mailbox {
             self.answer(who, asker, Said::Unavailable);
         }
         // A "no" that is not given: nothing was done either way.
-        for (_, (asker, _)) in hosted.unproven {
+        for Waiting { asker, .. } in hosted.unproven {
             self.answer(who, asker, Said::Unavailable);
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::HostError;
 use super::clock::boot_ms;
 
-/// For how long a proof lets a leader refuse, and answer reads without a stamp. Shorter than the registry's
+/// For how long a proof lets a leader answer reads without a stamp. Shorter than the registry's
 /// patience with a region.
 pub const LEASE_MS: u64 = 2_000;
 
@@ -57,12 +57,8 @@ impl Proof {
         self.from(boot_ms()).await
     }
 
-    /// The same of some moment within the lease.
-    pub async fn within_lease(&self) -> Result<(), HostError> {
-        self.from(boot_ms().saturating_sub(LEASE_MS)).await
-    }
-
-    async fn from(&self, since: u64) -> Result<(), HostError> {
+    /// The same of some moment at `since` or later.
+    pub(super) async fn from(&self, since: u64) -> Result<(), HostError> {
         for _ in 0..TIMES {
             if self.is_proven(since) {
                 return Ok(());
@@ -87,7 +83,7 @@ impl Proof {
         answer
     }
 
-    fn is_proven(&self, since: u64) -> bool {
+    pub(super) fn is_proven(&self, since: u64) -> bool {
         self.proven.load(Ordering::Acquire) > since
     }
 
@@ -136,7 +132,7 @@ mod tests {
         assert!(!proof.holds_lease(), "nobody has answered");
         let began = boot_ms();
         proof.note(began);
-        assert!(proof.holds_lease() && proof.within_lease().await.is_ok());
+        assert!(proof.holds_lease() && proof.from(began).await.is_ok());
         // What is asked now is not proven by what was answered before.
         let waits = tokio::spawn({
             let proof = proof.clone();

@@ -15,6 +15,7 @@ use jiff::{Timestamp, Unit};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::clock::boot_ms;
 use super::decided::Decided;
 use super::refused::Refused;
 use super::tenure::{End, Tenure, Told};
@@ -75,6 +76,8 @@ pub(super) struct Batch {
 struct Waiting {
     asker: Asker,
     reply: Reply,
+    /// When it was decided, on the clock of proofs.
+    since: u64,
 }
 
 /// Clocks count finer than the tables that keep these times; what is read there is what was said.
@@ -197,7 +200,7 @@ impl Task {
 
     /// Decides everything that waits and hands it on as one entry.
     fn decide_batch(&mut self, messages: Vec<Message>) -> Result<(), &'static str> {
-        let now = now().max(self.decided.ahead().last_at);
+        let (now, since) = (now().max(self.decided.ahead().last_at), boot_ms());
         let seq = self.tenure.last_seq() + 1;
         let mut groups: Vec<Arc<Group>> = Vec::new();
         let lapsed = due(self.decided.ahead(), now);
@@ -208,7 +211,8 @@ impl Task {
         let mut waiting = Vec::with_capacity(messages.len());
         for Message { asked, answer } in messages {
             if let Some(refusal) = self.refused.before(&asked, now) {
-                waiting.push(Waiting { asker: answer, reply: Reply::Refused { refusal, repeated: true } });
+                let reply = Reply::Refused { refusal, repeated: true };
+                waiting.push(Waiting { asker: answer, reply, since });
                 continue;
             }
             let reply = match decide(self.decided.ahead(), &asked, now) {
@@ -230,7 +234,7 @@ impl Task {
                     Reply::Refused { refusal, repeated: false }
                 }
             };
-            waiting.push(Waiting { asker: answer, reply });
+            waiting.push(Waiting { asker: answer, reply, since });
         }
         if !groups.is_empty() {
             return self.append(now, groups, waiting);
@@ -239,26 +243,9 @@ impl Task {
             // What these answers rest on is not committed yet.
             last.waiting.extend(waiting);
         } else {
-            self.answer_unless_deposed(waiting);
+            self.answer(waiting, &[], None);
         }
         Ok(())
-    }
-
-    /// Nothing is to be committed for these, which would prove that nobody else leads: a "no" waits for another
-    /// proof. It is a refusal then, so nothing was done either way.
-    fn answer_unless_deposed(&self, waiting: Vec<Waiting>) {
-        let (no, yes): (Vec<Waiting>, Vec<Waiting>) =
-            waiting.into_iter().partition(|waiting| waiting.reply.is_no());
-        let metrics = self.hosts.0.means.metrics.clone();
-        answer(&metrics, yes, &[], None);
-        let proof = self.tenure.proof();
-        if no.is_empty() || proof.holds_lease() {
-            return answer(&metrics, no, &[], None);
-        }
-        tokio::spawn(async move {
-            let failure = proof.within_lease().await.err();
-            answer(&metrics, no, &[], failure);
-        });
     }
 
     fn decide_into(
@@ -368,15 +355,26 @@ impl Task {
         self.answer(waiting, &groups, None);
     }
 
+    /// A "no" is committed by nothing. It waits for the proof that nobody else had led when it was decided: what is
+    /// refused here may have been done there, and a repeat under its key would hear the opposite.
     fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
-        answer(&self.hosts.0.means.metrics, waiting, groups, failure);
+        let (metrics, proof) = (self.hosts.0.means.metrics.clone(), self.tenure.proof());
+        let is_open = |waiting: &Waiting| waiting.reply.is_no() && !proof.is_proven(waiting.since);
+        let (open, certain): (Vec<Waiting>, Vec<Waiting>) =
+            waiting.into_iter().partition(|waiting| failure.is_none() && is_open(waiting));
+        answer(&metrics, certain, groups, failure);
+        let Some(since) = open.iter().map(|waiting| waiting.since).max() else { return };
+        tokio::spawn(async move {
+            let failure = proof.from(since).await.err();
+            answer(&metrics, open, &[], failure);
+        });
     }
 }
 
 fn answer(metrics: &Metrics, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
     let counts = &metrics.commands;
     let mut used = vec![false; groups.len()];
-    for Waiting { asker, reply } in waiting {
+    for Waiting { asker, reply, .. } in waiting {
         let (count, answer) = match (&failure, reply) {
             (Some(failure), _) => (&counts.failed, Err(failure.clone())),
             (None, Reply::Group(at)) => {

@@ -17,8 +17,13 @@ async fn a_leader_that_may_be_replaced_refuses_nothing_and_denies_nothing() {
     assert!(!stamped() && missing().await == 404);
 
     platform.part("eu", true);
-    // What is not there is denied by no lease, which may have begun before it came to be elsewhere.
+    // By no lease, which may have begun before somebody else led: what is asked for may have come to be there, and
+    // what is refused may have been done there under the same key.
+    let refused = platform.book("eu", show, "A1", Some([1; 16]));
+    assert!(eu.is_current());
     assert_eq!(missing().await, 503);
+    let refused = refused.await.unwrap();
+    assert!(matches!(refused, Err(HostError::Unavailable(_))), "{refused:?}");
     for name in ["us", "ap"] {
         Platform::tell(&platform.apps[name], show, "us", 2);
     }

@@ -273,8 +273,7 @@ impl<K: Kind> Leader<K> {
         }
     }
 
-    /// Whether committed state may be refused from, and read without a stamp: a majority of the replicas answered what was
-    /// sent within the last `lease` milliseconds.
+    /// Whether nobody else had led `lease` milliseconds ago: a majority of the replicas answered what was sent since.
     pub fn holds_lease(&self, now: u64, lease: u64) -> bool {
         match &self.phase {
             Phase::Leading(leading) => leading.lease.is_held(&self.term.replicas, now, lease),
