@@ -26,8 +26,9 @@ use crate::wan::Wan;
 const BEHIND: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-/// Room for a database and its log, and not much more.
-const DISK_MIB: u32 = 700;
+/// Room for a database and its log, and not much more: at first, and for what each minute's load adds.
+const DISK_MIB: u64 = 700;
+const DISK_MIB_A_MINUTE: u64 = 40;
 
 pub struct Injector {
     pub platform: Platform,
@@ -45,11 +46,12 @@ fn place(region: Region) -> Place {
 }
 
 /// Puts the region's Postgres on a small disk of its own, before there is anything. The mount is the run's alone.
-pub fn small_disk(data: &Path) -> anyhow::Result<()> {
+pub fn small_disk(data: &Path, lasting: Duration) -> anyhow::Result<()> {
     let folder = data.join("servers").join(format!("postgres-{}", REGIONS[SMALL_DISK]));
     fs::create_dir_all(&folder)?;
     let owner = postgres_user()?;
-    let options = format!("size={DISK_MIB}m,mode=0700,uid={},gid={}", owner.0, owner.1);
+    let size = DISK_MIB + DISK_MIB_A_MINUTE * lasting.as_secs() / 60;
+    let options = format!("size={size}m,mode=0700,uid={},gid={}", owner.0, owner.1);
     call(
         "mount",
         [OsString::from("-t"), "tmpfs".into(), "-o".into(), options.into(), "tmpfs".into(), folder.into()],

@@ -72,7 +72,7 @@ async fn within(
     });
     let (_temporary, data) = data_folder(arguments.keep.as_deref())?;
     match rooms.apart {
-        Apart::Namespaces => inject::small_disk(&data)?,
+        Apart::Namespaces => inject::small_disk(&data, arguments.lasting)?,
         Apart::Proxies => wan::proxy::start(&rooms.wan, &rooms.sites, data.clone()),
     }
     let options = Options {
