@@ -18,7 +18,9 @@ const READERS: usize = 200;
 async fn a_gateway_that_is_behind_refuses_reading_and_goes_on_selling() {
     let eu = Fake::ok("eu").await;
     let mut config = config(&[("eu", eu.url())]).await;
-    config.limits.read_per_address = Rate { per_sec: 1_000_000, burst: 1_000_000 };
+    // The flood is of those who are told that they ask too much: what is passed on costs this test more than it
+    // costs the gateway, and it is the gateway that has to be late.
+    config.limits.read_per_address = Rate { per_sec: 1, burst: 1 };
     config.server.workers = 1;
     // Less than two hundred at once take; and nothing of selling is refused before four seconds of that.
     config.server.max_lag_ms = 3;
@@ -27,7 +29,7 @@ async fn a_gateway_that_is_behind_refuses_reading_and_goes_on_selling() {
     let readers: Vec<_> = (0..READERS)
         .map(|_| {
             let (addr, refused, over) = (gateway.addr, refused.clone(), over.clone());
-            // As cheap as can be, so that it is the gateway that is late.
+            // As cheap as can be, for the same reason.
             tokio::spawn(async move {
                 let mut connection = TcpStream::connect(addr).await.unwrap();
                 let mut answer = [0; 4096];
@@ -40,9 +42,8 @@ async fn a_gateway_that_is_behind_refuses_reading_and_goes_on_selling() {
                             assert!(answer.contains("retry-after: ") && answer.contains("\"overloaded\""));
                             refused.fetch_add(1, Ordering::Relaxed);
                         }
-                        _ => {
-                            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("eu"), "{answer}")
-                        }
+                        Some("HTTP/1.1 200") => assert!(answer.ends_with("eu"), "{answer}"),
+                        _ => assert!(answer.starts_with("HTTP/1.1 429"), "{answer}"),
                     }
                 }
             })
@@ -60,5 +61,8 @@ async fn a_gateway_that_is_behind_refuses_reading_and_goes_on_selling() {
         reader.await.unwrap();
     }
     eventually("all is served again", || async { gateway.metrics.lanes_refused.get() == 0.0 }).await;
-    assert_eq!(gateway.get("/v1/movies").send().await.unwrap().status(), 200);
+    eventually("a reader is served", || async {
+        gateway.get("/v1/movies").send().await.unwrap().status() == 200
+    })
+    .await;
 }
