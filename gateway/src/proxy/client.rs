@@ -1,6 +1,7 @@
 //! One attempt at a service behind: connections that are kept, no Nagle, a short time to connect; within the
 //! process's breaker and its gate, and within the request's deadline, which the service is told.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::LengthLimitError;
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower::Service;
 use tower_http::timeout::TimeoutError;
 
@@ -19,6 +20,11 @@ use super::gate::Lane;
 use super::links::{Answered, Link};
 use crate::directory::Upstream;
 use crate::metrics::Metrics;
+
+/// The packet that opens a connection may be lost, as when many are opened at once; the kernel sends it again after a
+/// second, by when the time to connect is over. So a second connection is begun before, later than the longest way
+/// around the world takes, and whichever is there first is taken.
+const ANOTHER_AFTER: Duration = Duration::from_millis(400);
 
 /// A request as it goes out, ready to be sent more than once.
 #[derive(Clone, Debug)]
@@ -218,7 +224,17 @@ impl Client {
     }
 
     async fn connect(&self, upstream: &Upstream) -> Result<Box<Link>, Fault> {
-        let stream = self.connector.clone().call(upstream.uri.clone()).await;
+        let attempt = || self.connector.clone().call(upstream.uri.clone());
+        let (first, second) = (attempt(), async {
+            sleep(ANOTHER_AFTER).await;
+            attempt().await
+        });
+        let mut first = pin!(first);
+        let stream = tokio::select! {
+            stream = &mut first => stream,
+            // The first one's end is the end, whatever became of the second.
+            Ok(stream) = second => Ok(stream),
+        };
         let stream = stream.map_err(|error| Fault::Unreachable(told(&error).0))?;
         Link::over(stream).await.map_err(|error| Fault::Unreachable(told(&error).0))
     }

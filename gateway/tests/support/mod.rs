@@ -101,7 +101,13 @@ impl Fake {
         addr: SocketAddr,
         handler: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        Self::serving(TcpListener::bind(addr).await.unwrap(), handler)
+    }
+
+    pub fn serving(
+        listener: TcpListener,
+        handler: impl Fn(&Got, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let addr = listener.local_addr().unwrap();
         let got = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
