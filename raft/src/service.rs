@@ -117,6 +117,10 @@ impl RegistryService {
         let CreateShow { id, home, mut replicas } = asked;
         if replicas.is_empty() {
             replicas = self.node.voters_regions();
+            if replicas.is_empty() {
+                // It may know who leads before it has applied the entry that founded the group.
+                return Err(Status::unavailable("this voter does not know the group yet"));
+            }
             // A region without a voter of its own may still own shows.
             if !replicas.contains(&home) && self.node.registry().read().registry.knows_region(&home) {
                 replicas.push(home.clone());
