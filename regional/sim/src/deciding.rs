@@ -143,12 +143,12 @@ impl World {
         let is_no = |waiting: &Waiting| matches!(waiting.answer, Answer::Already | Answer::Refused(_));
         let (no, yes): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_no);
         self.answer_all(who, show, seq, yes);
-        let Some(hosted) = self.processes.get_mut(&who.at).and_then(|p| p.hosted.get_mut(&show)) else {
-            return;
-        };
         if no.is_empty() {
             return;
         }
+        let Some(hosted) = self.processes.get_mut(&who.at).and_then(|p| p.hosted.get_mut(&show)) else {
+            return;
+        };
         hosted.unproven.extend(no);
         self.prove(who.at, show);
         let now = self.now;

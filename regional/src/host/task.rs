@@ -358,12 +358,13 @@ impl Task {
     /// A "no" is committed by nothing. It waits for the proof that nobody else had led when it was decided: what is
     /// refused here may have been done there, and a repeat under its key would hear the opposite.
     fn answer(&self, waiting: Vec<Waiting>, groups: &[Arc<Group>], failure: Option<HostError>) {
-        let (metrics, proof) = (self.hosts.0.means.metrics.clone(), self.tenure.proof());
+        let (metrics, proof) = (&self.hosts.0.means.metrics, self.tenure.proof());
         let is_open = |waiting: &Waiting| waiting.reply.is_no() && !proof.is_proven(waiting.since);
         let (open, certain): (Vec<Waiting>, Vec<Waiting>) =
             waiting.into_iter().partition(|waiting| failure.is_none() && is_open(waiting));
-        answer(&metrics, certain, groups, failure);
+        answer(metrics, certain, groups, failure);
         let Some(since) = open.iter().map(|waiting| waiting.since).max() else { return };
+        let metrics = metrics.clone();
         tokio::spawn(async move {
             let failure = proof.from(since).await.err();
             answer(&metrics, open, &[], failure);

@@ -40,17 +40,18 @@ pub(super) async fn book(
 pub(super) async fn free(app: &App, show: ShowId) {
     let delete = "DELETE FROM hall_bookings b WHERE show_id = $1
                      AND NOT EXISTS (SELECT 1 FROM show_journal j WHERE j.show_id = b.show_id)";
-    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, &[&show.0]).await?) };
-    if let Err(error) = freed.await {
-        tracing::warn!(%error, %show, "a hall stays booked until the reconciler comes by");
-    }
+    let_go(app, show, delete, &[&show.0]).await;
 }
 
 /// Lets go of the show's bookings at other times than its own. The reconciler does the same later.
 pub(super) async fn keep_one(app: &App, show: ShowId, starts_at: Timestamp) {
     let delete = "DELETE FROM hall_bookings WHERE show_id = $1 AND lower(during) <> $2";
-    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, &[&show.0, &starts_at]).await?) };
+    let_go(app, show, delete, &[&show.0, &starts_at]).await;
+}
+
+async fn let_go(app: &App, show: ShowId, delete: &str, params: &[&(dyn ToSql + Sync)]) {
+    let freed = async { anyhow::Ok(app.pool.get().await?.execute(delete, params).await?) };
     if let Err(error) = freed.await {
-        tracing::warn!(%error, %show, "a hall stays booked twice until the reconciler comes by");
+        tracing::warn!(%error, %show, "a hall stays booked until the reconciler comes by");
     }
 }

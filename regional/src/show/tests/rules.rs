@@ -163,11 +163,17 @@ fn a_declined_payment_leaves_the_seats_until_the_deadline() {
     assert_eq!(stage.seat("A3"), SeatStatus::Free);
 }
 
-/// A reservation that lapsed after its payment was given up, with the money still to come.
-fn lapsed_with_money_to_come(stage: &mut Stage) -> (ReservationId, PaymentId) {
-    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
+/// A reservation whose payment was given up, with the money still to come.
+fn timed_out(stage: &mut Stage, seats: &[&str]) -> (ReservationId, PaymentId) {
+    let id = stage.reserve(UserId::new(), seats).unwrap();
     let payment = stage.start_payment(id, Method::Card).unwrap();
     stage.settle(payment, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    (id, payment)
+}
+
+/// The same, and the reservation lapsed.
+fn lapsed_with_money_to_come(stage: &mut Stage) -> (ReservationId, PaymentId) {
+    let (id, payment) = timed_out(stage, &["A3"]);
     stage.pass(600);
     assert_eq!(stage.reservation(id).status, ReservationStatus::Expired);
     (id, payment)
@@ -265,9 +271,7 @@ fn refunds_never_exceed_what_was_paid() {
 #[test]
 fn giving_back_a_second_payment_leaves_the_tickets_of_the_first() {
     let mut stage = Stage::new();
-    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
-    let slow = stage.start_payment(id, Method::Card).unwrap();
-    stage.settle(slow, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    let (id, slow) = timed_out(&mut stage, &["A3"]);
     let paid = stage.start_payment(id, Method::Card).unwrap();
     stage.settle(paid, Outcome::Completed);
     // The first went through after all: it goes back, but the provider cannot do it yet.
@@ -290,9 +294,7 @@ fn giving_back_a_second_payment_leaves_the_tickets_of_the_first() {
 #[test]
 fn money_given_back_does_not_stand_in_the_way_of_the_next() {
     let mut stage = Stage::new();
-    let id = stage.reserve(UserId::new(), &["A3"]).unwrap();
-    let slow = stage.start_payment(id, Method::Card).unwrap();
-    stage.settle(slow, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    let (id, slow) = timed_out(&mut stage, &["A3"]);
     let second = stage.start_payment(id, Method::Card).unwrap();
     stage.settle(slow, Outcome::Completed);
     assert_eq!(stage.show.payments[&slow].status, PaymentStatus::Refunded);
@@ -307,9 +309,7 @@ fn money_given_back_does_not_stand_in_the_way_of_the_next() {
 #[test]
 fn late_money_for_more_than_was_last_held_goes_back() {
     let mut stage = Stage::new();
-    let id = stage.reserve(UserId::new(), &["B1", "B2", "B3"]).unwrap();
-    let payment = stage.start_payment(id, Method::Card).unwrap();
-    stage.settle(payment, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    let (id, payment) = timed_out(&mut stage, &["B1", "B2", "B3"]);
     stage.cancel(id, Some(&["B3"]), false).unwrap();
     stage.pass(600);
     assert_eq!(stage.reservation(id).given_up.len(), 2);
@@ -336,12 +336,11 @@ fn late_money_takes_again_what_was_last_held() {
 #[test]
 fn late_money_for_seats_that_were_changed_to_and_fro_is_settled() {
     let mut stage = Stage::new();
-    let id = stage.reserve(UserId::new(), &["B1", "B2", "B3"]).unwrap();
-    let payment = stage.start_payment(id, Method::Card).unwrap();
-    stage.settle(payment, Outcome::Failed { reason: "provider_timeout".into(), declined: false });
+    let (id, payment) = timed_out(&mut stage, &["B1", "B2", "B3"]);
     stage.cancel(id, Some(&["B3"]), false).unwrap();
     stage.change(id, &["B1", "B3"]).unwrap();
     stage.pass(600);
+    assert_eq!(stage.reservation(id).total_minor(), 3000);
     stage.settle(payment, Outcome::Completed);
     assert_eq!(
         stage.show.payments[&payment].status,
