@@ -8,9 +8,13 @@ pub struct Progress {
     /// Where the next message begins. Ahead of `matched` while messages are under way.
     pub next: u64,
     pub state: Sending,
-    /// When the last message left, and the committed mark it carried.
     pub last_sent: u64,
+    /// The committed mark of the last message.
     pub told: u64,
+    /// An answer to what was sent then or later tells that `told` has arrived.
+    pub told_since: u64,
+    /// The committed mark that has arrived.
+    pub knows: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +30,23 @@ pub enum Sending {
 impl Progress {
     /// Before anything was heard: probe at `next`.
     pub fn new(next: u64) -> Self {
-        Self { matched: 0, next, state: Sending::Probing, last_sent: 0, told: 0 }
+        Self { matched: 0, next, state: Sending::Probing, last_sent: 0, told: 0, told_since: 0, knows: 0 }
+    }
+
+    /// A message leaves that says so much is committed.
+    pub fn tell(&mut self, committed: u64, sent: u64) {
+        if committed > self.told {
+            // Another that left in the same millisecond said less, and its answer looks the same.
+            self.told_since = if sent == self.last_sent { sent + 1 } else { sent };
+        }
+        (self.told, self.last_sent) = (committed, sent);
+    }
+
+    /// A message that left at `sent` was answered.
+    pub fn answered(&mut self, sent: u64) {
+        if sent >= self.told_since {
+            self.knows = self.told;
+        }
     }
 
     pub fn appended(&mut self, upto: u64) {

@@ -430,6 +430,52 @@ fn idle_followers_hear_of_commits_within_a_heartbeat() {
 }
 
 #[test]
+fn a_committed_mark_is_said_again_until_its_arrival_is_answered() {
+    let mut cluster = Cluster::new(&[('a', &[]), ('b', &[]), ('c', &[])]);
+    let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));
+    cluster.propose(&mut leader, "x");
+    let all = |_: &char| true;
+    assert_eq!(leader.next_tick(all), Some(1_100));
+    // Neither the own store nor b hears of it; but c does.
+    cluster.cut = set("ab");
+    let effects = leader.tick(1_100);
+    cluster.carry_out(&mut leader, effects);
+    assert_eq!(['a', 'b', 'c'].map(|region| cluster.stores[&region].head.committed), [1, 1, 2]);
+    assert_eq!(leader.next_tick(all), Some(3_100));
+    cluster.cut = set("");
+    let effects = leader.tick(3_100);
+    cluster.carry_out(&mut leader, effects);
+    assert_eq!(['a', 'b', 'c'].map(|region| cluster.stores[&region].head.committed), [2, 2, 2]);
+    assert_eq!(leader.next_tick(all), None, "all know, and have said so");
+}
+
+#[test]
+fn the_answer_to_what_left_in_the_same_millisecond_proves_no_later_mark() {
+    let mut cluster = Cluster::new(&[('a', &[]), ('b', &[]), ('c', &[])]);
+    let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));
+    leader.clock(1_100);
+    let (_, effects) = leader.propose("x").unwrap();
+    let (to_b, others): (Vec<_>, Vec<_>) =
+        effects.into_iter().partition(|effect| matches!(effect, Effect::Send { to: 'b', .. }));
+    cluster.cut = set("");
+    cluster.carry_out(&mut leader, others);
+    assert_eq!(leader.committed(), 2, "a and c hold it");
+    // The mark follows at once and is lost; then b answers what had left before.
+    cluster.cut = set("b");
+    cluster.nudge(&mut leader, 'b');
+    cluster.cut = set("");
+    cluster.carry_out(&mut leader, to_b);
+    assert_eq!(cluster.stores[&'b'].head.committed, 1);
+    let effects = leader.tick(1_200);
+    cluster.carry_out(&mut leader, effects);
+    assert_eq!(leader.next_tick(|_| true), Some(3_100), "b may not know");
+    let effects = leader.tick(3_100);
+    cluster.carry_out(&mut leader, effects);
+    assert_eq!(cluster.stores[&'b'].head.committed, 2);
+    assert_eq!(leader.next_tick(|_| true), None);
+}
+
+#[test]
 fn what_is_proposed_does_not_wait_for_the_answer_to_a_heartbeat() {
     let mut cluster = Cluster::new(&[('a', &[]), ('b', &[]), ('c', &[])]);
     let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));

@@ -203,7 +203,43 @@ async fn one(stores: &[Store], show: ShowId, pauses: &AtomicU32) -> anyhow::Resu
         of_show.compared = true;
         of_show.differing = differing(stores, show, mark, &of_show.checked).await?;
     }
+    of_show.differing.extend(unfounded(stores, show, &of_show.checked).await?);
     Ok(of_show)
+}
+
+/// S6: read models ahead of what their store says is committed. Its leader may have known more, and been lost
+/// with the store before it wrote that down; then a majority of the stores that have the show hold the entry.
+async fn unfounded(
+    stores: &[Store],
+    show: ShowId,
+    checked: &[(String, Checked)],
+) -> anyhow::Result<Vec<Breach>> {
+    let mut breaches = Vec::new();
+    for (region, ahead) in checked {
+        let Some((seq, hash)) = &ahead.ahead else { continue };
+        let (mut holders, mut others) = (0, 0);
+        for store in stores {
+            let select = "SELECT j.hash FROM show_head h LEFT JOIN show_journal j ON j.show_id = h.show_id AND j.seq = $2
+                           WHERE h.show_id = $1";
+            match store.client().await?.query_opt(select, &[&show.0, seq]).await? {
+                Some(row) if row.get::<_, Option<&[u8]>>(0) == Some(hash) => holders += 1,
+                Some(_) => others += 1,
+                None => {}
+            }
+        }
+        if holders <= others {
+            let detail =
+                format!("the read models stand at {seq}, which {holders} of {} hold", holders + others);
+            breaches.push(Breach {
+                region: region.clone(),
+                show,
+                seq: Some(*seq),
+                rule: Rule::ReadModel,
+                detail,
+            });
+        }
+    }
+    Ok(breaches)
 }
 
 /// Looks again where the read models are just about to follow.

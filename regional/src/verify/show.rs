@@ -63,6 +63,8 @@ pub(super) struct Checked {
     pub archived: bool,
     /// The read models have not caught up, so they were not compared.
     pub behind: bool,
+    /// Where the read models stand beyond what the head says is committed: the entry and its hash.
+    pub ahead: Option<(i64, Vec<u8>)>,
     pub breaches: Vec<Breach>,
     /// Hashes of the committed entries at the places asked for.
     pub hash_at: Option<Vec<u8>>,
@@ -94,7 +96,8 @@ pub(super) async fn check(
     // Gone since it was listed: its year was dropped.
     let Some(row) = snapshot.query_opt(select, &[&show.0]).await? else { return Ok(None) };
     let head = RawHead::of(&row);
-    let mut reading = Reading::new(region, show, &head, mark);
+    let projected = models::projected(&snapshot, show).await?;
+    let mut reading = Reading::new(region, show, &head, projected, mark);
     let select = "SELECT seq, epoch, session, attempt, at, format, hash, events FROM show_journal
                    WHERE show_id = $1 ORDER BY seq";
     let statement = snapshot.prepare_cached(select).await?;
@@ -113,6 +116,8 @@ pub(super) async fn check(
 struct Reading<'a> {
     head: &'a RawHead,
     show: ShowId,
+    /// Where the read models stand.
+    projected: i64,
     mark: Option<i64>,
     findings: Findings,
     entries: u64,
@@ -120,6 +125,7 @@ struct Reading<'a> {
     /// None once an entry could not be folded.
     fold: Option<Fold>,
     hash_at: Option<Vec<u8>>,
+    ahead: Option<(i64, Vec<u8>)>,
 }
 
 struct Last {
@@ -133,21 +139,23 @@ struct Last {
 struct Fold {
     state: Option<Show>,
     ledger: Ledger,
-    /// The state at the committed entry, where more follow.
-    committed: Option<Show>,
+    /// The state at which the read models stand, where more follows.
+    projected: Option<Show>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(region: &str, show: ShowId, head: &'a RawHead, mark: Option<i64>) -> Self {
+    fn new(region: &str, show: ShowId, head: &'a RawHead, projected: i64, mark: Option<i64>) -> Self {
         Self {
             head,
             show,
+            projected,
             mark,
             findings: Findings::new(region, show),
             entries: 0,
             last: None,
             fold: Some(Fold::default()),
             hash_at: None,
+            ahead: None,
         }
     }
 
@@ -192,6 +200,9 @@ impl<'a> Reading<'a> {
         if Some(seq) == self.mark && seq <= self.head.committed {
             self.hash_at = Some(hash.clone());
         }
+        if seq == self.projected && seq > self.head.committed {
+            self.ahead = Some((seq, hash.clone()));
+        }
         self.last = Some(Last { seq, ballot, at, hash });
     }
 
@@ -224,8 +235,8 @@ impl<'a> Reading<'a> {
         let number = u64::try_from(seq).unwrap_or(0);
         match Show::fold(fold.state.take(), number, groups) {
             Ok(state) => {
-                if seq == self.head.committed && seq < self.head.seq {
-                    fold.committed.clone_from(&state);
+                if seq == self.projected && seq < self.head.seq {
+                    fold.projected.clone_from(&state);
                 }
                 fold.state = state;
             }
@@ -240,7 +251,7 @@ impl<'a> Reading<'a> {
         self.head_fits();
         let archived = self.head.is_archived();
         let mut behind = false;
-        if let Some(Fold { state: Some(state), ledger, committed }) = self.fold.take()
+        if let Some(Fold { state: Some(state), ledger, projected }) = self.fold.take()
             && !archived
         {
             for (rule, detail) in ledger.finish(&state) {
@@ -250,11 +261,19 @@ impl<'a> Reading<'a> {
             if facts.show != self.show {
                 self.findings.add(1, Rule::Fold, format!("the entries are those of {}", facts.show));
             }
-            let state = committed.unwrap_or(state);
-            behind = models::compare(snapshot, self.head.committed, &state, &mut self.findings).await?;
+            behind = self.projected < self.head.committed;
+            match if self.projected == self.head.seq { Some(state) } else { projected } {
+                _ if behind => {}
+                Some(state) => models::compare(snapshot, self.projected, &state, &mut self.findings).await?,
+                None if self.projected == 0 => {}
+                None => {
+                    let why = format!("the read models stand at {}, the journal ends before", self.projected);
+                    self.findings.add(self.projected, Rule::ReadModel, why);
+                }
+            }
         }
-        let Self { findings, entries, hash_at, .. } = self;
-        Ok(Checked { entries, archived, behind, breaches: findings.breaches, hash_at })
+        let Self { findings, entries, ahead, hash_at, .. } = self;
+        Ok(Checked { entries, archived, behind, ahead, breaches: findings.breaches, hash_at })
     }
 
     fn head_fits(&mut self) {

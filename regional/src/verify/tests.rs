@@ -307,3 +307,35 @@ async fn regions_that_disagree_are_told_and_a_shorter_journal_is_not() {
     client.execute(uncommit, &[&show.0]).await.unwrap();
     assert_eq!(verify(&stores, |_| ()).await.unwrap().breaches, []);
 }
+
+/// A leader knows what a majority holds before its own store is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_may_be_ahead_of_the_mark_where_a_majority_holds_the_entry() {
+    let region = TestRegion::start(None).await;
+    let (us, ap) = (Database::start().await, Database::start().await);
+    let (held, alone, wrong) = (story(), story(), story());
+    let mut shows = Vec::new();
+    for (drafts, elsewhere) in [(&held, true), (&alone, false), (&wrong, true)] {
+        shows.push(write(&region.app.pool, drafts).await);
+        let without_last = &drafts[..drafts.len() - 1];
+        write(&us.pool, if elsewhere { drafts } else { without_last }).await;
+        write(&ap.pool, without_last).await;
+    }
+    for other in [&us, &ap] {
+        let client = other.pool.get().await.unwrap();
+        client.execute("UPDATE show_head SET committed = 0", &[]).await.unwrap();
+    }
+    project(&region, &shows).await;
+    let client = region.app.pool.get().await.unwrap();
+    client.execute("UPDATE show_head SET committed = seq - 1", &[]).await.unwrap();
+    let spoil = "UPDATE tickets SET seat = 'B3' WHERE show_id = $1 AND status = 'admitted'";
+    client.execute(spoil, &[&shows[2].0]).await.unwrap();
+    let stores = [store("eu", &region.app.pool), store("us", &us.pool), store("ap", &ap.pool)];
+    let report = verify(&stores, |_| ()).await.unwrap();
+    assert!(report.breaches.iter().all(|breach| breach.region == "eu" && breach.rule == Rule::ReadModel));
+    let told: BTreeSet<_> = report.breaches.iter().map(|breach| breach.show).collect();
+    assert_eq!(told, BTreeSet::from([shows[1], shows[2]]), "{:#?}", report.breaches);
+    let of_alone = report.breaches.iter().find(|breach| breach.show == shows[1]).unwrap();
+    let seq = alone.len();
+    assert_eq!(of_alone.detail, format!("the read models stand at {seq}, which 1 of 3 hold"));
+}

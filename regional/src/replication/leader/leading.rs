@@ -14,6 +14,9 @@ use crate::replication::{Ballot, Entry, Kind, Mark};
 const HEARTBEAT_MS: u64 = 100;
 /// What is not answered is said again after this.
 const REPEAT_MS: u64 = 500;
+/// A committed mark whose arrival is not answered is said again after this: nobody waits for it, and a store that is
+/// slow to answer has enough to do.
+const TOLD_AGAIN_MS: u64 = 2_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Leading<K: Kind> {
@@ -129,6 +132,7 @@ impl<K: Kind> Leading<K> {
                 // Nobody can hold more of this log than there is.
                 let upto = if rules.holds(Rule::UptoOfMessage) { upto.min(last) } else { upto };
                 progress.appended(upto);
+                progress.answered(sent);
                 self.commit(rules, term, &mut effects);
                 if *from != term.own {
                     self.stream(limits, term, from, &mut effects);
@@ -178,7 +182,7 @@ impl<K: Kind> Leading<K> {
     }
 
     /// When a [`Self::tick`] would next have something to say to somebody who can hear it; none while all that
-    /// can be reached know all there is. The lease is then left to run out: who reads asks for it.
+    /// can be reached have answered that they know all there is. The lease is then left to run out: who reads asks for it.
     pub fn next_tick(&self, term: &Term<K>, reachable: impl Fn(&K::Region) -> bool) -> Option<u64> {
         let (last, known) = (self.last_seq(), self.known_committed());
         let due = |(region, progress): (&K::Region, &Progress)| {
@@ -188,6 +192,7 @@ impl<K: Kind> Leading<K> {
                 true if own => return None,
                 true => REPEAT_MS,
                 false if progress.told < known => HEARTBEAT_MS,
+                false if progress.knows < known => TOLD_AGAIN_MS,
                 false => return None,
             };
             (own || reachable(region)).then_some(progress.last_sent + wait)
@@ -235,7 +240,8 @@ impl<K: Kind> Leading<K> {
         let append = Append { ballot: term.ballot, prev, entries: vec![entry], committed: told, sent: now };
         effects.push(Effect::Send { to: term.own.clone(), request: Request::Extend(append) });
         if let Some(progress) = self.progress.get_mut(&term.own) {
-            (progress.next, progress.last_sent, progress.told) = (seq + 1, now, told);
+            progress.next = seq + 1;
+            progress.tell(told, now);
             if !rules.holds(Rule::OwnResult) {
                 progress.appended(seq);
             }
@@ -264,15 +270,14 @@ impl<K: Kind> Leading<K> {
         let entries = if prev.is_some() { self.page(limits, after) } else { Vec::new() };
         let committed = self.committed_with(term, region, after + entries.len() as u64);
         let Some(progress) = self.progress.get_mut(region) else { return };
-        progress.last_sent = now;
         let Some(prev) = prev else {
-            progress.state = Sending::Loading;
+            (progress.state, progress.last_sent) = (Sending::Loading, now);
             let request = Request::Fetch { ballot: term.ballot, after };
             effects.push(Effect::Send { to: term.own.clone(), request });
             return;
         };
         progress.next = after + entries.len() as u64 + 1;
-        progress.told = committed;
+        progress.tell(committed, now);
         let append = Append { ballot: term.ballot, prev, entries, committed, sent: now };
         effects.push(Effect::Send { to: region.clone(), request: Request::Append(append) });
     }
@@ -292,13 +297,14 @@ impl<K: Kind> Leading<K> {
             }
             progress.state = Sending::Probing;
             progress.next += entries.len() as u64;
-            progress.told = committed;
+            let sent = progress.last_sent;
+            progress.tell(committed, sent);
             let append = Append {
                 ballot: term.ballot,
                 prev: before.clone(),
                 entries: entries.to_vec(),
                 committed,
-                sent: progress.last_sent,
+                sent,
             };
             effects.push(Effect::Send { to: region.clone(), request: Request::Append(append) });
         }
