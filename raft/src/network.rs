@@ -30,6 +30,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::config::Peer;
+use crate::store::Flushing;
 use crate::types::{NodeId, TypeConfig};
 
 /// The voter a message is meant for.
@@ -59,16 +60,18 @@ struct Voter {
 #[derive(Clone)]
 pub struct Network {
     voters: Arc<HashMap<NodeId, Voter>>,
+    flushing: Flushing,
 }
 
 impl Network {
-    pub fn new(peers: &[Peer], tls: &Tls) -> anyhow::Result<Self> {
+    /// `flushing`: of the own log.
+    pub fn new(peers: &[Peer], tls: &Tls, flushing: Flushing) -> anyhow::Result<Self> {
         let voter = |peer: &Peer| {
             let channel = tls.channel(&peer.url, names::REGISTRY)?;
             Ok((peer.id, Voter { channel, reached: AtomicBool::new(true) }))
         };
         let voters = peers.iter().map(voter).collect::<anyhow::Result<_>>()?;
-        Ok(Self { voters: Arc::new(voters) })
+        Ok(Self { voters: Arc::new(voters), flushing })
     }
 
     /// `None` for an id that is not among the configured peers.
@@ -168,6 +171,9 @@ impl RaftNetwork<TypeConfig> for Connection {
         message: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
+        if let Some(committed) = message.leader_commit {
+            self.network.flushing.upto(committed.index).await.map_err(|e| NetworkError::new(&e))?;
+        }
         let request = self.request(encode(&message)?, &option);
         let answered = self.client()?.append_entries(request).await;
         self.reply(answered)

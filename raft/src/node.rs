@@ -39,7 +39,7 @@ impl Node {
     pub async fn start(config: Config, tls: Tls, metrics: Metrics) -> anyhow::Result<Self> {
         let (log, machine) = store::open(&config.data_dir, config.node_id)?;
         let registry = machine.shared();
-        let network = Network::new(&config.peers, &tls)?;
+        let network = Network::new(&config.peers, &tls, log.flushing())?;
         let raft_config = std::sync::Arc::new(config.raft()?);
         let raft = Raft::new(config.node_id, raft_config, network.clone(), log.clone(), machine).await?;
         let proposals = Proposals::start(raft.clone(), metrics);

@@ -1,6 +1,6 @@
 //! The leader's way into the log.
 //!
-//! openraft 0.9 flushes once for each client write. So commands queue here, and all that wait when a
+//! openraft 0.9 goes all its way once for each client write. So commands queue here, and all that wait when a
 //! place is free go into one log entry: a hundred callers cost one flush on each voter.
 
 use std::sync::Arc;

@@ -1,18 +1,20 @@
 //! Raft's log, vote and commit position in redb.
 //!
-//! Every append is one transaction, flushed before it is reported. The commit position alone is written
-//! lazily, with the next transaction: raft may lose its tail, and learns it again from the leader.
+//! What waits while one transaction is flushed goes into the next. A follower's entry is flushed before it is
+//! reported, a leader's own is reported at once ([`tail`](super::tail) says what that asks for). The commit position is
+//! written lazily, with the next transaction: raft may lose its tail, and learns it again from the leader.
 
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use super::tail::{Flushing, Row, Tail};
 use super::{blocking, decode, encode, read_error, write_error};
-use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
+use crate::types::{Entry, LogId, NodeId, StorageError, StorageIoError, TypeConfig, Vote};
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -25,53 +27,90 @@ const PURGED: &str = "purged";
 const READ_BYTES: usize = 1 << 20;
 
 #[derive(Clone)]
-pub struct LogStore {
-    db: Arc<Database>,
-    committed: Arc<Mutex<Option<LogId>>>,
+pub struct LogStore(Arc<Shared>);
+
+struct Shared {
+    db: Database,
+    own: NodeId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    committed: Option<LogId>,
+    vote: Option<Vote>,
+    tail: Tail,
 }
 
 impl LogStore {
-    pub(super) fn new(db: Database) -> anyhow::Result<Self> {
+    pub(super) fn new(db: Database, own: NodeId) -> anyhow::Result<Self> {
         let write = db.begin_write()?;
         write.open_table(LOG)?;
         write.open_table(META)?;
         write.commit()?;
-        let store = Self { db: Arc::new(db), committed: Arc::default() };
-        let committed = store.read_meta(COMMITTED)?;
-        store.set_committed(committed);
+        let store = Self(Arc::new(Shared { db, own, state: Mutex::default() }));
+        let (committed, vote) = (store.read_meta(COMMITTED)?, store.read_meta(VOTE)?);
+        store.state().committed = committed;
+        store.state().vote = vote.map(|vote| store.once_resumed(vote));
         Ok(store)
     }
 
+    /// A vote as it was before this process began. What this voter led with is over: it may have lost entries that it
+    /// had reported and sent, and must not make others of the same ids. So it stands as one who has voted for itself,
+    /// and leads again in a later term.
+    fn once_resumed(&self, mut vote: Vote) -> Vote {
+        vote.committed &= vote.leader_id.node_id != self.0.own;
+        vote
+    }
+
+    /// For those who must wait for what is not flushed.
+    pub fn flushing(&self) -> Flushing {
+        self.state().tail.flushing()
+    }
+
+    /// As long as what is answered lives, nothing is written.
+    #[cfg(test)]
+    pub fn hold_disk(&self) -> WriteTransaction {
+        self.0.db.begin_write().unwrap()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("no code panics while holding it")
+    }
+
     fn read_meta<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StorageIoError> {
-        let read = self.db.begin_read().map_err(read_error)?;
+        let read = self.0.db.begin_read().map_err(read_error)?;
         let meta = read.open_table(META).map_err(read_error)?;
         meta.get(key).map_err(read_error)?.map(|bytes| decode(bytes.value())).transpose()
     }
 
-    fn set_committed(&self, committed: Option<LogId>) {
-        *self.committed.lock().expect("no code panics while holding it") = committed;
-    }
-
-    fn committed(&self) -> Option<LogId> {
-        *self.committed.lock().expect("no code panics while holding it")
-    }
-
-    /// One flushed transaction, which carries the commit position along.
+    /// One flushed transaction, after all that was appended before.
     async fn write(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<(), StorageIoError> + Send + 'static,
     ) -> Result<(), StorageIoError> {
+        self.flushing().all().await?;
         let store = self.clone();
         blocking(move || {
-            let mut write = store.db.begin_write().map_err(write_error)?;
-            write.set_durability(Durability::Immediate).map_err(write_error)?;
-            change(&write)?;
-            if let Some(committed) = store.committed() {
-                put_meta(&write, COMMITTED, &committed)?;
-            }
-            write.commit().map_err(write_error)
+            let committed = store.state().committed;
+            store.flush_with(committed, change)
         })
         .await
+    }
+
+    /// One flushed transaction, which carries the commit position along.
+    fn flush_with(
+        &self,
+        committed: Option<LogId>,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), StorageIoError>,
+    ) -> Result<(), StorageIoError> {
+        let mut write = self.0.db.begin_write().map_err(write_error)?;
+        write.set_durability(Durability::Immediate).map_err(write_error)?;
+        change(&write)?;
+        if let Some(committed) = committed {
+            put_meta(&write, COMMITTED, &committed)?;
+        }
+        write.commit().map_err(write_error)
     }
 
     /// Writes what is only in memory; called at a graceful stop.
@@ -79,18 +118,78 @@ impl LogStore {
         Ok(self.write(|_| Ok(())).await?)
     }
 
+    /// Flushes the tail until there is none.
+    fn flush_tail(&self) {
+        loop {
+            let (rows, committed) = {
+                let state = self.state();
+                (state.tail.bodies(), state.committed)
+            };
+            let Some(last) = rows.last().map(|(index, _)| *index) else { return };
+            // What is not written here is not committed for good.
+            let committed = committed.filter(|committed| committed.index <= last);
+            let written = self.flush_with(committed, |write| {
+                let mut log = write.open_table(LOG).map_err(write_error)?;
+                for (index, body) in &rows {
+                    log.insert(*index, &**body).map_err(write_error)?;
+                }
+                Ok(())
+            });
+            let mut state = self.state();
+            match written {
+                Ok(()) if state.tail.flushed(last) => {}
+                Ok(()) => return,
+                Err(error) => return state.tail.failed(&error),
+            }
+        }
+    }
+
+    /// Whether these are entries of the reign that this voter leads.
+    fn leads(&self, last: LogId) -> bool {
+        self.state().vote.is_some_and(|vote| {
+            vote.committed && vote.leader_id == last.leader_id && vote.leader_id.node_id == self.0.own
+        })
+    }
+
+    /// Entries on their way to the disk; all that came before is there first.
+    fn give(&self, rows: Vec<Row>) -> Result<(), StorageIoError> {
+        if self.state().tail.add(rows.into_iter())? {
+            let store = self.clone();
+            tokio::task::spawn_blocking(move || store.flush_tail());
+        }
+        Ok(())
+    }
+
     fn read(&self, range: impl RangeBounds<u64>, most_bytes: usize) -> Result<Vec<Entry>, StorageIoError> {
-        let read = self.db.begin_read().map_err(read_error)?;
-        let log = read.open_table(LOG).map_err(read_error)?;
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        // Before the disk: what is flushed between the two is then read twice, not never.
+        let tail = self.state().tail.rows(&bounds);
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        for row in log.range::<u64>(bounds).map_err(read_error)? {
-            let (_, body) = row.map_err(read_error)?;
-            bytes += body.value().len();
-            if bytes > most_bytes && !entries.is_empty() {
+        let mut room = |length: usize, is_first: bool| {
+            bytes += length;
+            bytes <= most_bytes || is_first
+        };
+        let first = tail.first().map(|row| row.entry.log_id.index);
+        let starts_in_tail = first.is_some_and(|first| bounds.0 == Bound::Included(first));
+        if !starts_in_tail {
+            let read = self.0.db.begin_read().map_err(read_error)?;
+            let log = read.open_table(LOG).map_err(read_error)?;
+            for row in log.range::<u64>(bounds).map_err(read_error)? {
+                let (index, body) = row.map_err(read_error)?;
+                if first.is_some_and(|first| index.value() >= first) {
+                    break;
+                }
+                if !room(body.value().len(), entries.is_empty()) {
+                    return Ok(entries);
+                }
+                entries.push(decode(body.value())?);
+            }
+        }
+        for row in tail {
+            if !room(row.body.len(), entries.is_empty()) {
                 break;
             }
-            entries.push(decode(body.value())?);
+            entries.push(row.entry);
         }
         Ok(entries)
     }
@@ -128,8 +227,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        self.flushing().all().await?;
         let purged: Option<LogId> = self.read_meta(PURGED)?;
-        let read = self.db.begin_read().map_err(read_error)?;
+        let read = self.0.db.begin_read().map_err(read_error)?;
         let log = read.open_table(LOG).map_err(read_error)?;
         let last = match log.last().map_err(read_error)? {
             Some((_, body)) => Some(decode::<Entry>(body.value())?.log_id),
@@ -144,20 +244,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        Ok(self.write(move |write| put_meta(write, VOTE, &vote)).await?)
+        self.write(move |write| put_meta(write, VOTE, &vote)).await?;
+        self.state().vote = Some(vote);
+        Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.read_meta(VOTE)?)
+        Ok(self.state().vote)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.set_committed(committed);
+        self.state().committed = committed;
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        Ok(self.committed())
+        Ok(self.state().committed)
     }
 
     async fn append<I>(&mut self, entries: I, flushed: LogFlushed<TypeConfig>) -> Result<(), StorageError>
@@ -165,19 +267,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let rows: Vec<(u64, Vec<u8>)> = entries
+        let rows: Vec<Row> = entries
             .into_iter()
-            .map(|entry| Ok((entry.log_id.index, encode(&entry)?)))
+            .map(|entry| Ok(Row { body: encode(&entry)?.into(), entry }))
             .collect::<Result<_, StorageIoError>>()?;
-        let written = self
-            .write(move |write| {
-                let mut log = write.open_table(LOG).map_err(write_error)?;
-                for (index, body) in &rows {
-                    log.insert(*index, body.as_slice()).map_err(write_error)?;
-                }
-                Ok(())
-            })
-            .await;
+        let written = match rows.last().map(|row| row.entry.log_id) {
+            None => Ok(()),
+            Some(last) if self.leads(last) => self.give(rows),
+            Some(last) => {
+                self.give(rows)?;
+                self.flushing().upto(last.index).await
+            }
+        };
         match written {
             Ok(()) => {
                 flushed.log_io_completed(Ok(()));

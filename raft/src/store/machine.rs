@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 
 use super::blocking;
 use super::snapshots::SnapshotStore;
+use super::tail::Flushing;
 use crate::state::{Answer, Change, RegionRecord, Registry, SessionRecord};
 use crate::types::{
     Entry, LogId, Membership, Snapshot, SnapshotMeta, StorageError, StorageIoError, TypeConfig,
@@ -89,10 +90,11 @@ impl SharedRegistry {
 pub struct StateMachine {
     shared: SharedRegistry,
     snapshots: SnapshotStore,
+    flushing: Flushing,
 }
 
 impl StateMachine {
-    pub(super) fn load(snapshots: SnapshotStore) -> anyhow::Result<Self> {
+    pub(super) fn load(snapshots: SnapshotStore, flushing: Flushing) -> anyhow::Result<Self> {
         let applied = match snapshots.load()? {
             Some((meta, bytes)) => Applied {
                 registry: Registry::from_bytes(&bytes)?,
@@ -101,7 +103,7 @@ impl StateMachine {
             },
             None => Applied::default(),
         };
-        Ok(Self { shared: SharedRegistry::new(applied), snapshots })
+        Ok(Self { shared: SharedRegistry::new(applied), snapshots, flushing })
     }
 
     pub fn shared(&self) -> SharedRegistry {
@@ -122,6 +124,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let Some(last) = entries.last() {
+            self.flushing.upto(last.log_id.index).await?;
+        }
         let mut applied = self.shared.write();
         let mut answers = Vec::new();
         for entry in entries {

@@ -9,10 +9,12 @@
 mod log;
 mod machine;
 mod snapshots;
+mod tail;
 
 pub use log::LogStore;
 pub use machine::{Published, SharedRegistry, StateMachine, WatchStart};
 pub use snapshots::SnapshotStore;
+pub use tail::Flushing;
 
 use std::path::Path;
 
@@ -40,7 +42,9 @@ pub fn open(dir: &Path, node_id: NodeId) -> anyhow::Result<(LogStore, StateMachi
     claim(&db, node_id).with_context(|| format!("cannot use {}", dir.display()))?;
     let snapshots = SnapshotStore::open(&dir.join("snapshot.redb"))?;
     sync_entries(dir)?;
-    Ok((LogStore::new(db)?, StateMachine::load(snapshots)?))
+    let log = LogStore::new(db, node_id)?;
+    let machine = StateMachine::load(snapshots, log.flushing())?;
+    Ok((log, machine))
 }
 
 /// A file that was flushed is still lost with the power when its directory was not: the voter would come

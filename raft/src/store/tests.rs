@@ -1,14 +1,17 @@
 //! openraft's own storage suite on real files, and what the suite does not ask.
 
+use std::time::Duration;
+
 use common::{RegionName, ShowId};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::*;
 use crate::state::{Answer, Command, Proposal};
-use crate::types::{Entry, LogId, StorageError, TypeConfig, Vote};
+use crate::types::{Entry, LogId, NodeId, StorageError, TypeConfig, Vote};
 
 struct Build;
 
@@ -61,7 +64,7 @@ async fn everything_is_there_after_reopening() {
     drop((log, machine));
 
     let (mut log, mut machine) = open(dir.path(), 1).unwrap();
-    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 1)));
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 1)), "its own reign is over");
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(18)));
     let state = log.get_log_state().await.unwrap();
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(6)), Some(log_id(20))));
@@ -117,4 +120,72 @@ async fn reads_for_one_message_are_bounded_and_never_empty() {
     assert!((1..6).contains(&some.len()), "{}", some.len());
     assert_eq!(some[0].log_id.index, 1);
     assert_eq!(log.try_get_log_entries(1..7).await.unwrap().len(), 6);
+}
+
+/// Appends as raft does, and says whether that was reported before it was flushed.
+async fn reported_early(log: &mut LogStore, index: u64, leader: NodeId) -> bool {
+    let entry = Entry { log_id: LogId::new(CommittedLeaderId::new(3, leader), index), ..create(index) };
+    // Nothing can be flushed meanwhile.
+    let before = log.hold_disk();
+    let reported = timeout(Duration::from_millis(200), log.blocking_append([entry])).await.is_ok();
+    drop(before);
+    log.flushing().all().await.unwrap();
+    reported
+}
+
+#[tokio::test]
+async fn only_a_leaders_own_entries_are_reported_before_they_are_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _machine) = open(dir.path(), 1).unwrap();
+    log.save_vote(&Vote::new(3, 1)).await.unwrap();
+    assert!(!reported_early(&mut log, 1, 1).await, "a candidate");
+    log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
+    assert!(reported_early(&mut log, 2, 1).await, "a leader");
+    log.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
+    assert!(!reported_early(&mut log, 3, 2).await, "a follower");
+    drop((log, _machine));
+    // Another leader's reign goes on after a restart of this voter, its own does not.
+    let (mut log, machine) = open(dir.path(), 1).unwrap();
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 2)));
+    log.save_vote(&Vote::new_committed(4, 1)).await.unwrap();
+    drop((log, machine));
+    let (mut log, _machine) = open(dir.path(), 1).unwrap();
+    assert!(!reported_early(&mut log, 4, 1).await, "it led before it was restarted");
+}
+
+#[tokio::test]
+async fn what_is_not_flushed_is_read_but_neither_applied_nor_followed_by_another_vote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, mut machine) = open(dir.path(), 1).unwrap();
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    let all: Vec<Entry> = (1..=4).map(create).collect();
+    log.blocking_append(all[..2].to_vec()).await.unwrap();
+    log.flushing().all().await.unwrap();
+    let held = log.hold_disk();
+    log.blocking_append(all[2..3].to_vec()).await.unwrap();
+    log.blocking_append(all[3..].to_vec()).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), all);
+    assert_eq!(log.try_get_log_entries(2..4).await.unwrap(), all[1..3]);
+    assert_eq!(log.limited_get_log_entries(3, 5).await.unwrap(), all[2..]);
+    machine.apply(all[..2].to_vec()).await.unwrap();
+    log.save_committed(Some(log_id(4))).await.unwrap();
+    let mut voter = log.clone();
+    let vote = tokio::spawn(async move { voter.save_vote(&Vote::new(2, 2)).await.unwrap() });
+    let entries = all[2..].to_vec();
+    let applied = tokio::spawn(async move {
+        machine.apply(entries).await.unwrap();
+        machine
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!vote.is_finished() && !applied.is_finished());
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(1, 1)));
+    drop(held);
+    vote.await.unwrap();
+    let machine = applied.await.unwrap();
+    assert_eq!(machine.shared().read().index(), 4);
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), all);
+    drop((log, machine));
+    let (mut log, _machine) = open(dir.path(), 1).unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), all);
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(4)));
 }

@@ -261,15 +261,13 @@ impl<'a> Reading<'a> {
             if facts.show != self.show {
                 self.findings.add(1, Rule::Fold, format!("the entries are those of {}", facts.show));
             }
+            let state = if self.projected == self.head.seq { Some(state) } else { projected };
             behind = self.projected < self.head.committed;
-            match if self.projected == self.head.seq { Some(state) } else { projected } {
-                _ if behind => {}
-                Some(state) => models::compare(snapshot, self.projected, &state, &mut self.findings).await?,
-                None if self.projected == 0 => {}
-                None => {
-                    let why = format!("the read models stand at {}, the journal ends before", self.projected);
-                    self.findings.add(self.projected, Rule::ReadModel, why);
-                }
+            if let Some(state) = state.filter(|_| !behind) {
+                models::compare(snapshot, self.projected, &state, &mut self.findings).await?;
+            } else if !behind && self.projected > 0 {
+                let why = format!("the read models stand at {}, the journal ends before", self.projected);
+                self.findings.add(self.projected, Rule::ReadModel, why);
             }
         }
         let Self { findings, entries, ahead, hash_at, .. } = self;

@@ -13,13 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use marquee::launcher::{Place, Platform, Service, Site, Sites};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::faults::{Fault, Region, SMALL_DISK, Stopped};
 use crate::rooms::{GLOBAL, REGIONS, call};
 use crate::say;
+use crate::stage::Operator;
 use crate::wan::Wan;
 
 /// How far a backup or a standby falls behind before it takes over.
@@ -36,7 +36,7 @@ pub struct Injector {
     pub sites: Sites,
     /// For asking who leads the registry.
     pub http: reqwest::Client,
-    pub admin: String,
+    pub operator: Operator,
     /// Processes that were told to stop, and go on when the fault ends.
     stopped: Vec<u32>,
 }
@@ -81,9 +81,9 @@ fn postgres_user() -> anyhow::Result<(u32, u32)> {
 }
 
 impl Injector {
-    pub fn new(platform: Platform, wan: Wan, sites: Sites, admin: String) -> anyhow::Result<Self> {
+    pub fn new(platform: Platform, wan: Wan, sites: Sites, operator: Operator) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
-        Ok(Self { platform, wan, sites, http, admin, stopped: Vec::new() })
+        Ok(Self { platform, wan, sites, http, operator, stopped: Vec::new() })
     }
 
     /// Answers the region that it concerns, where it is one.
@@ -208,9 +208,8 @@ impl Injector {
 
     async fn registry_leader(&self) -> anyhow::Result<Region> {
         for gateway in self.platform.run().gateways.values() {
-            let asked = self.http.get(format!("{gateway}/v1/cluster")).bearer_auth(&self.admin).send().await;
-            let Ok(answer) = asked else { continue };
-            let answer: Value = answer.json().await.unwrap_or_default();
+            let asked = self.operator.get(&self.http, &format!("{gateway}/v1/cluster")).await;
+            let Some(answer) = asked else { continue };
             let leader = answer["registry"]["leader"].as_str();
             if let Some(leader) = leader.and_then(|leader| REGIONS.iter().position(|r| *r == leader)) {
                 return Ok(leader);

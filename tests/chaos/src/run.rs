@@ -132,8 +132,8 @@ async fn on_platform(
     let run = platform.run();
     let stage = Stage::build(&run).await.context("the stage")?;
     say(&format!("{} shows, {} customers", stage.shows.len(), stage.customers.len()));
-    let mut injector =
-        Injector::new(platform.clone(), rooms.wan.clone(), rooms.sites.clone(), stage.admin.clone())?;
+    let operator = stage.operator.clone();
+    let mut injector = Injector::new(platform.clone(), rooms.wan.clone(), rooms.sites.clone(), operator)?;
     let load = Load::new(stage, arguments.seed)?;
     let closing = CancellationToken::new();
     let _closes = closing.clone().drop_guard();

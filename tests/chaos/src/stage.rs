@@ -2,6 +2,7 @@
 //! customers with accounts. Made through the public API.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -10,6 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use marquee::api::Api;
 use marquee::launcher::Run;
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::rooms::REGIONS;
@@ -28,13 +30,53 @@ pub struct Customer {
     pub token: String,
 }
 
+/// Asks what operators may know. A run lasts longer than an access token: it signs in again when that has run out.
+#[derive(Clone)]
+pub struct Operator {
+    name: String,
+    password: String,
+    gateways: Vec<String>,
+    token: Arc<Mutex<String>>,
+}
+
+impl Operator {
+    pub async fn get(&self, http: &reqwest::Client, url: &str) -> Option<Value> {
+        let ask = async || {
+            let token = self.token().clone();
+            http.get(url).bearer_auth(token).send().await.ok()
+        };
+        let mut answer = ask().await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            self.sign_in().await;
+            answer = ask().await?;
+        }
+        answer.json().await.ok()
+    }
+
+    async fn sign_in(&self) {
+        for gateway in &self.gateways {
+            let Ok(api) = Api::new(gateway) else { continue };
+            if let Ok(api) = api.impatient().signed_in(&self.name, &self.password).await
+                && let Some(token) = api.token()
+            {
+                token.clone_into(&mut self.token());
+                return;
+            }
+        }
+    }
+
+    fn token(&self) -> MutexGuard<'_, String> {
+        self.token.lock().expect("no code panics while holding it")
+    }
+}
+
 pub struct Stage {
     /// By place.
     pub gateways: Vec<String>,
     /// The first is the one that everybody wants.
     pub shows: Vec<ShowId>,
     pub customers: Vec<Customer>,
-    pub admin: String,
+    pub operator: Operator,
 }
 
 impl Stage {
@@ -51,16 +93,21 @@ impl Stage {
         let apis: Vec<Api> = gateways.iter().map(|gateway| Api::new(gateway)).collect::<Result<_, _>>()?;
         let customers = stream::iter(0..CUSTOMERS).map(|no| customer(&apis[no % apis.len()], no));
         let customers = customers.buffer_unordered(PARALLEL).try_collect().await?;
-        let admin = admin.token().context("the admin has no token")?.to_owned();
-        Ok(Self { gateways, shows, customers, admin })
+        let token = admin.token().context("the admin has no token")?.to_owned();
+        let operator = Operator {
+            name: account.username.clone(),
+            password: account.password.clone(),
+            gateways: gateways.clone(),
+            token: Arc::new(Mutex::new(token)),
+        };
+        Ok(Self { gateways, shows, customers, operator })
     }
 
     /// The places whose regions own the shows now, as `place`'s region has heard.
     pub async fn owners(&self, http: &reqwest::Client, place: usize) -> BTreeMap<ShowId, String> {
         let ask = |show: ShowId| async move {
             let url = format!("{}/v1/shows/{show}/ownership", self.gateways[place]);
-            let answer = http.get(url).bearer_auth(&self.admin).send().await.ok()?;
-            let answer: Value = answer.json().await.ok()?;
+            let answer = self.operator.get(http, &url).await?;
             Some((show, answer["owner"].as_str()?.to_owned()))
         };
         stream::iter(self.shows.iter().copied())
