@@ -228,8 +228,38 @@ pub(crate) fn split_snapshot(body: &[u8]) -> Option<InstallSnapshotRequest<TypeC
 
 #[cfg(test)]
 mod tests {
+    use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+    use openraft::{CommittedLeaderId, EntryPayload};
+
     use super::*;
-    use crate::types::{SnapshotMeta, Vote};
+    use crate::store;
+    use crate::types::{Entry, LogId, SnapshotMeta, Vote};
+
+    /// Nobody is there to hear it; what waits has not left.
+    #[tokio::test]
+    async fn no_follower_is_told_of_a_commit_that_is_not_flushed_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _machine) = store::open(dir.path(), 1).unwrap();
+        let vote = Vote::new_committed(1, 1);
+        log.save_vote(&vote).await.unwrap();
+        let held = log.hold_disk();
+        let log_id = LogId::new(CommittedLeaderId::new(1, 1), 7);
+        log.blocking_append([Entry { log_id, payload: EntryPayload::Blank }]).await.unwrap();
+        let peer = Peer { id: 2, region: "us".parse().unwrap(), url: "http://127.0.0.1:1".into() };
+        let mut network = Network::new(&[peer], &Tls::plain(), log.flushing()).unwrap();
+        let mut connection = network.new_client(2, &EmptyNode {}).await;
+        let mut tell = async |leader_commit| {
+            let message = AppendEntriesRequest { vote, prev_log_id: None, entries: vec![], leader_commit };
+            let told = connection.append_entries(message, RPCOption::new(Duration::from_secs(5)));
+            timeout(Duration::from_millis(500), told).await
+        };
+        let before = Some(LogId::new(log_id.leader_id, 6));
+        assert!(tell(None).await.is_ok() && tell(before).await.is_ok());
+        assert!(tell(Some(log_id)).await.is_err());
+        drop(held);
+        log.flushing().all().await.unwrap();
+        assert!(tell(Some(log_id)).await.is_ok());
+    }
 
     #[test]
     fn a_snapshots_part_survives_the_wire_and_damage_is_refused() {

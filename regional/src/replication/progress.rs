@@ -42,9 +42,9 @@ impl Progress {
         (self.told, self.last_sent) = (committed, sent);
     }
 
-    /// A message that left at `sent` was answered.
-    pub fn answered(&mut self, sent: u64) {
-        if sent >= self.told_since {
+    /// A message that left at `sent` and reached up to `upto` was answered. A mark counts no further than its message.
+    pub fn answered(&mut self, upto: u64, sent: u64) {
+        if sent >= self.told_since && upto >= self.told {
             self.knows = self.told;
         }
     }

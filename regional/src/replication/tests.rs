@@ -476,6 +476,16 @@ fn the_answer_to_what_left_in_the_same_millisecond_proves_no_later_mark() {
 }
 
 #[test]
+fn a_message_that_ends_before_the_committed_mark_does_not_bring_it() {
+    let mut progress = progress::Progress::new(1);
+    progress.tell(100, 5);
+    progress.answered(20, 5);
+    assert_eq!(progress.knows, 0);
+    progress.answered(100, 6);
+    assert_eq!(progress.knows, 100);
+}
+
+#[test]
 fn what_is_proposed_does_not_wait_for_the_answer_to_a_heartbeat() {
     let mut cluster = Cluster::new(&[('a', &[]), ('b', &[]), ('c', &[])]);
     let mut leader = cluster.lead(Limits::default(), term(ballot(1, 1, 1), 'a', "abc", ""));

@@ -132,7 +132,7 @@ impl<K: Kind> Leading<K> {
                 // Nobody can hold more of this log than there is.
                 let upto = if rules.holds(Rule::UptoOfMessage) { upto.min(last) } else { upto };
                 progress.appended(upto);
-                progress.answered(sent);
+                progress.answered(upto, sent);
                 self.commit(rules, term, &mut effects);
                 if *from != term.own {
                     self.stream(limits, term, from, &mut effects);
